@@ -1,0 +1,39 @@
+"""msgpack with types: the one module that imports msgspec (pure).
+
+A decoder is built once for each type; what does not fit the type raises :class:`PacketError`,
+whatever msgspec or Python thought of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from bytestag.errors import PacketError
+
+Struct = msgspec.Struct
+Raw = msgspec.Raw
+T = TypeVar("T")
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(value: Any) -> bytes:
+    """Return the msgpack bytes of ``value``."""
+    return _encode(value)
+
+
+def decoder(type_: type[T] | Any) -> Callable[[bytes | memoryview], T]:
+    """Return a function from msgpack bytes to ``type_`` that raises PacketError on anything else."""
+    decode_ = msgspec.msgpack.Decoder(type_).decode
+
+    def decode(buffer: bytes | memoryview) -> T:
+        try:
+            result: T = decode_(buffer)
+        except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
+            raise PacketError(f"malformed message: {error}") from error
+        return result
+
+    return decode

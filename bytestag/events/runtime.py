@@ -1,0 +1,61 @@
+"""Runtime: clock, randomness and blocking work, injected once (pure but for its defaults).
+
+Whatever a node does with time, chance or threads goes through one of these, so that the simulator
+can run the same code in a world of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Offload(Protocol):
+    """Run a blocking function elsewhere and await its result."""
+
+    def __call__(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[R]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The injected bundle.
+
+    ``monotonic`` and ``wall`` return seconds; ``rng`` serves jitter and sampling; ``token_bytes``
+    returns unguessable bytes (in the simulator: seeded ones).
+    """
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+    rng: random.Random
+    token_bytes: Callable[[int], bytes]
+    offload: Offload
+    close: Callable[[], None] = lambda: None
+
+
+def system_runtime(threads: int = 8) -> Runtime:
+    """Return the runtime of a real process: its clocks, its randomness, a bounded thread pool."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="bytestag")
+
+    async def offload(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, lambda: function(*args, **kwargs))
+
+    return Runtime(
+        monotonic=time.monotonic,
+        wall=time.time,
+        rng=random.Random(secrets.randbits(128)),
+        token_bytes=secrets.token_bytes,
+        offload=offload,
+        close=lambda: pool.shutdown(wait=True, cancel_futures=True),
+    )

@@ -1,0 +1,244 @@
+"""KVPTable: what every table of values is (pure but for the subclasses' storage).
+
+A table maps a :class:`KVPID` to a value of at most 1 MiB. The ``index`` of a KVPID is the SHA-1 of
+the value; the ``key`` is what is looked up and may be something else (a file's hash, for its
+description). Because SHA-1 collides, a row is named by (key, index, BLAKE3): ``table[kvpid]`` is
+the oldest row whose bytes match, a ``selector`` (the BLAKE3 or a prefix of it) names one row.
+
+Tables are synchronous; callers on an event loop go through ``runtime.offload``. Times are wall
+clock seconds and always arguments.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bytestag import config
+from bytestag.errors import StorageError
+from bytestag.events.observer import Observer
+from bytestag.hashing import blake3, sha1
+from bytestag.keys import KeyBytes
+
+
+class KVPID(NamedTuple):
+    """Names a value: the key it is looked up by, and the SHA-1 of its bytes."""
+
+    key: KeyBytes
+    index: KeyBytes
+
+
+class Standing(enum.IntEnum):
+    """Why a row is here. When room is needed, lower goes first; KEPT never goes before its time."""
+
+    CACHED = 0
+    """Left along a look-up's path."""
+    REPLICA = 1
+    """Held for others without a deposit, for the 2012 time to live."""
+    KEPT = 2
+    """Backed by a deposit until its granted time."""
+    ORIGINAL = 3
+    """Published by this node itself."""
+
+
+class Verdict(enum.IntEnum):
+    """What a table says to a value; the codes that travel in answers to offers."""
+
+    ACCEPTED = 0
+    HELD = 1
+    """The same row is here already; its times were renewed if the offer's are later."""
+    TOO_LARGE = 2
+    FULL = 3
+    """No room that may be taken: the quota, or the share of this depositor or address group."""
+    EXPIRED = 4
+    WRONG_BYTES = 5
+    """The bytes do not hash to index and BLAKE3."""
+    PER_KEY = 6
+    """The key has all the values it may have, in total or from this depositor."""
+    READ_ONLY = 7
+    BUSY = 8
+    """No incoming slot is free; ask later."""
+    BAD_DEPOSIT = 9
+    NOT_SENT = 10
+    """The holder asked for the bytes and did not get them."""
+
+
+class TableRefused(StorageError):
+    """A table did not take a value; ``verdict`` says why."""
+
+    code = "refused"
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"the table refused the value: {verdict.name.lower()}")
+        self.verdict = verdict
+
+
+@dataclass(frozen=True, slots=True)
+class KVPRecord:
+    """A row without its bytes. Times in wall clock seconds, sizes in bytes."""
+
+    kvpid: KVPID
+    blake3: bytes
+    size: int
+    timestamp: int
+    """When it was published."""
+    time_to_live: int
+    """Seconds after ``timestamp`` for which it is kept."""
+    last_update: int = 0
+    """When it was last published or replicated from here; 0 is never."""
+    standing: Standing = Standing.REPLICA
+    deposit: bytes = b""
+    """The encoded deposit with its proof, if it is KEPT; opaque to tables."""
+    depositor: bytes = b""
+    """The depositor's 32-byte public key, if any."""
+    group: str = ""
+    """Address group (/24 or /48) it came from, global addresses only."""
+
+    @property
+    def key(self) -> KeyBytes:
+        return self.kvpid.key
+
+    @property
+    def index(self) -> KeyBytes:
+        return self.kvpid.index
+
+    @property
+    def is_original(self) -> bool:
+        return self.standing is Standing.ORIGINAL
+
+    @property
+    def expires(self) -> int:
+        return self.timestamp + self.time_to_live
+
+    @property
+    def cost(self) -> int:
+        """Bytes it takes from the quota."""
+        return self.size + config.RECORD_OVERHEAD_BYTES
+
+
+class KVPTable(ABC):
+    """A base class for tables, with the Python idioms.
+
+    ::
+
+        table[kvpid] = b"123"      # stored as our own, for ever (see ``store`` for the rest)
+        kvpid in table
+        table[kvpid]               # verified bytes, or KeyError
+        del table[kvpid]
+    """
+
+    def __init__(self) -> None:
+        self.value_changed_observer = Observer()
+        """Called with (kvpid, is_added) after a row was added or removed."""
+
+    # --- Reading ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def records_by_key(self, key: KeyBytes) -> list[KVPRecord]:
+        """Return the rows of a key, oldest first."""
+
+    @abstractmethod
+    def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:
+        """Return verified bytes of the oldest row that matches the BLAKE3 prefix ``selector``.
+
+        Raises KeyError where there is none. Bytes that no longer match their hashes are never
+        returned: the row is dropped and the next one is tried.
+        """
+
+    @abstractmethod
+    def keys(self) -> Iterator[KVPID]:
+        """Yield every KVPID once, in key order, without holding them all in memory."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def record(self, kvpid: KVPID, selector: bytes = b"") -> KVPRecord:
+        """Return the oldest row of ``kvpid`` that matches ``selector``; KeyError if none."""
+        for record in self.records_by_key(kvpid.key):
+            if record.index == kvpid.index and record.blake3.startswith(selector):
+                return record
+        raise KeyError(kvpid)
+
+    def indices(self, key: KeyBytes) -> list[KeyBytes]:
+        """Return the distinct indices of a key, oldest first."""
+        return list(dict.fromkeys(record.index for record in self.records_by_key(key)))
+
+    def __contains__(self, kvpid: object) -> bool:
+        return isinstance(kvpid, KVPID) and kvpid.index in self.indices(kvpid.key)
+
+    def __getitem__(self, kvpid: KVPID) -> bytes:
+        return self.read(kvpid)
+
+    def __iter__(self) -> Iterator[KVPID]:
+        return self.keys()
+
+    # --- Writing ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def judge(self, record: KVPRecord, now: float) -> Verdict:
+        """Say what :meth:`store` would answer to this row now, without its bytes."""
+
+    @abstractmethod
+    def store_many(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> list[Verdict]:
+        """Store rows in order, in one transaction; return a verdict for each after the commit.
+
+        A row that is HELD takes the later expiry, the higher standing and the newer deposit of the
+        two.
+        """
+
+    @abstractmethod
+    def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
+        """Remove the matching rows (all of them without a selector); return how many."""
+
+    def store(self, record: KVPRecord, value: bytes, now: float) -> Verdict:
+        """Store one row; see :meth:`store_many`."""
+        return self.store_many([(record, value)], now)[0]
+
+    def is_acceptable(self, kvpid: KVPID, size: int, timestamp: int) -> bool:
+        """Return whether a value published at ``timestamp`` would be taken (2012)."""
+        record = KVPRecord(
+            kvpid, b"", size, timestamp, time_to_live=86_490, standing=Standing.CACHED
+        )
+        return self.judge(record, timestamp) is Verdict.ACCEPTED
+
+    def __setitem__(self, kvpid: KVPID, value: bytes) -> None:
+        record = own_record(kvpid, value)
+        verdict = self.store(record, value, now=0)
+        if verdict not in (Verdict.ACCEPTED, Verdict.HELD):
+            raise TableRefused(verdict)
+
+    def __delitem__(self, kvpid: KVPID) -> None:
+        if not self.remove(kvpid):
+            raise KeyError(kvpid)
+
+    def close(self) -> None:
+        """Release files and threads; idempotent."""
+
+
+NEVER_SECONDS = 2**40
+"""A time to live of some 34,000 years, for what this node publishes itself."""
+
+
+def own_record(kvpid: KVPID, value: bytes, timestamp: int = 0) -> KVPRecord:
+    """Return the row of a value that this node publishes itself."""
+    return KVPRecord(
+        kvpid,
+        blake3(value),
+        len(value),
+        timestamp,
+        time_to_live=NEVER_SECONDS,
+        standing=Standing.ORIGINAL,
+    )
+
+
+def bytes_match(record: KVPRecord, value: bytes) -> bool:
+    """Return whether ``value`` is what the row promises: size, BLAKE3 and SHA-1."""
+    return (
+        len(value) == record.size
+        and blake3(value) == record.blake3
+        and sha1(value) == record.kvpid.index
+    )
