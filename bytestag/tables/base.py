@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class KVPID(NamedTuple):
     """Names a value: the key it is looked up by, and the SHA-1 of its bytes."""
 
     key: KeyBytes
-    index: KeyBytes
+    index: KeyBytes  # type: ignore[assignment]  # the 2012 name; hides tuple.index
 
 
 class Standing(enum.IntEnum):
@@ -130,9 +130,26 @@ class KVPTable(ABC):
         del table[kvpid]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self.value_changed_observer = Observer()
         """Called with (kvpid, is_added) after a row was added or removed."""
+        self.clock = clock
+        """Stamps what ``table[kvpid] = value`` stores; without it, 1970."""
+
+    # --- Size ------------------------------------------------------------------------------------
+
+    max_size: int | None = None
+    """The quota in bytes of :attr:`KVPRecord.cost`; None is unbounded, 0 stores nothing."""
+
+    @property
+    def used_bytes(self) -> int:
+        """What all rows cost."""
+        return 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the rows cost that cannot be evicted: KEPT and ORIGINAL; the donor's fill."""
+        return 0
 
     # --- Reading ---------------------------------------------------------------------------------
 
@@ -184,15 +201,24 @@ class KVPTable(ABC):
 
     @abstractmethod
     def store_many(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> list[Verdict]:
-        """Store rows in order, in one transaction; return a verdict for each after the commit.
+        """Store rows in order; return a verdict for each after all of them are committed.
 
-        A row that is HELD takes the later expiry, the higher standing and the newer deposit of the
-        two.
+        A table may use several transactions; if this raises, some rows may be there, but nothing
+        is acknowledged. A row that is HELD takes the later expiry, the higher standing and the
+        deposit that lasts longer (``admission.merge`` has the fine print).
         """
 
     @abstractmethod
     def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
         """Remove the matching rows (all of them without a selector); return how many."""
+
+    def expire(self, now: float, limit: int = 1000) -> int:
+        """Remove at most ``limit`` rows past their time, the oldest expiry first; return how many.
+
+        Only this and making room for others removes rows by time: reads do not look at the clock,
+        so that a clock that jumps loses nothing.
+        """
+        return 0
 
     def store(self, record: KVPRecord, value: bytes, now: float) -> Verdict:
         """Store one row; see :meth:`store_many`."""
@@ -206,8 +232,8 @@ class KVPTable(ABC):
         return self.judge(record, timestamp) is Verdict.ACCEPTED
 
     def __setitem__(self, kvpid: KVPID, value: bytes) -> None:
-        record = own_record(kvpid, value)
-        verdict = self.store(record, value, now=0)
+        now = self.clock() if self.clock else 0
+        verdict = self.store(own_record(kvpid, value, int(now)), value, now)
         if verdict not in (Verdict.ACCEPTED, Verdict.HELD):
             raise TableRefused(verdict)
 
@@ -215,7 +241,7 @@ class KVPTable(ABC):
         if not self.remove(kvpid):
             raise KeyError(kvpid)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most tables hold nothing to release
         """Release files and threads; idempotent."""
 
 

@@ -1,0 +1,177 @@
+"""Admission: who may come in, who has to make room, and what a renewal changes (pure).
+
+The one set of rules behind every table that stores for others, so that the table in memory and the
+one in a database cannot disagree. It knows sums and records, never bytes or SQL.
+
+A kept value is never evicted before its time, so the quota is defended here, at the door: once what
+cannot be evicted fills half of the quota, one depositor and one address group may each have at most
+an eighth of it. Copies left along look-ups do not count towards that half: they yield to any keep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from bytestag import config
+from bytestag.keys import KeyBytes
+from bytestag.tables.base import KVPRecord, Standing, Verdict
+
+KEPT_SHARE_DIVISOR = 8
+"""Above half full, one depositor or address group has at most this part of the quota."""
+DISTANCE_BYTES = 8
+"""Leading bytes of the XOR distance that order eviction; ties go to the oldest row."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The sums over a table's rows that decide about room; costs in bytes of quota."""
+
+    rows: Counter[Standing] = field(default_factory=Counter)
+    costs: Counter[Standing] = field(default_factory=Counter)
+    kept_by_depositor: Counter[bytes] = field(default_factory=Counter)
+    kept_by_group: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def used(self) -> int:
+        return self.costs.total()
+
+    @property
+    def kept(self) -> int:
+        """What cannot be evicted before its time."""
+        return self.costs[Standing.KEPT] + self.costs[Standing.ORIGINAL]
+
+    def add(self, record: KVPRecord) -> None:
+        self._count(record, 1)
+
+    def remove(self, record: KVPRecord) -> None:
+        self._count(record, -1)
+
+    def _count(self, record: KVPRecord, sign: int) -> None:
+        self.rows[record.standing] += sign
+        self.costs[record.standing] += sign * record.cost
+        if record.standing is Standing.KEPT:
+            self.kept_by_depositor[record.depositor] += sign * record.cost
+            if record.group:
+                self.kept_by_group[record.group] += sign * record.cost
+
+
+def find(rows: Iterable[KVPRecord], record: KVPRecord) -> KVPRecord | None:
+    """Return the row that ``record`` would renew; one without a BLAKE3 takes any."""
+    for row in rows:
+        if row.index == record.index and row.blake3.startswith(record.blake3):
+            return row
+    return None
+
+
+def judge(
+    record: KVPRecord,
+    now: float,
+    rows: list[KVPRecord],
+    ledger: Ledger,
+    max_size: int | None,
+    evictable: Callable[[Standing], int],
+) -> Verdict:
+    """Decide about ``record``; ``rows`` are those of its key.
+
+    ``evictable`` returns the cost of all rows that a row of a given standing may push out now; it
+    is asked only when the quota is reached.
+    """
+    if record.size > config.VALUE_BYTES_MAX:
+        return Verdict.TOO_LARGE
+    if record.expires <= now:
+        return Verdict.EXPIRED
+    held = find(rows, record)
+    if held is not None:
+        renewed = merge(held, record, now)
+        return Verdict.HELD if _share_permits(renewed, held, ledger, max_size) else Verdict.FULL
+    if not _key_permits(record, now, rows):
+        return Verdict.PER_KEY
+    if not _share_permits(record, None, ledger, max_size):
+        return Verdict.FULL
+    needed = room_needed(record, ledger, max_size)
+    if needed > 0 and (needed > (max_size or 0) or evictable(record.standing) < needed):
+        return Verdict.FULL
+    return Verdict.ACCEPTED
+
+
+def room_needed(record: KVPRecord, ledger: Ledger, max_size: int | None) -> int:
+    """Return how many bytes of quota must be evicted before ``record`` fits; ≤ 0 if it does."""
+    return 0 if max_size is None else ledger.used + record.cost - max_size
+
+
+def may_evict(newcomer: Standing, row: KVPRecord, now: float) -> bool:
+    """Return whether ``row`` yields to a newcomer: of lower standing, or past its time."""
+    return row.expires <= now or row.standing < min(newcomer, Standing.KEPT)
+
+
+def eviction_class(row: KVPRecord, now: float) -> int:
+    """Return who goes first: cached copies (0), the expired (1), replicas (2)."""
+    if row.standing is Standing.CACHED:
+        return 0
+    return 1 if row.expires <= now else 2
+
+
+def distance_rank(key: bytes, node_key: bytes) -> int:
+    """Return the leading 63 bits of the XOR distance, which fit a signed database integer."""
+    left = int.from_bytes(key[:DISTANCE_BYTES], "big")
+    return (left ^ int.from_bytes(node_key[:DISTANCE_BYTES], "big")) >> 1
+
+
+NODE_KEY_UNKNOWN = KeyBytes(bytes(20))
+
+
+def merge(held: KVPRecord, record: KVPRecord, now: float) -> KVPRecord:
+    """Return ``held`` as a second offer of the same bytes leaves it.
+
+    It takes the later expiry, the higher standing and the deposit that lasts longer. What is past
+    its time is replaced, and only a deposit (or this node itself) extends what a deposit keeps.
+    """
+    if held.expires <= now:
+        return dataclasses.replace(record, blake3=held.blake3)
+    renewed = held
+    if record.standing > held.standing:
+        renewed = dataclasses.replace(renewed, standing=record.standing)
+    is_later = record.expires > held.expires
+    if is_later and (held.standing < Standing.KEPT or record.standing >= Standing.KEPT):
+        renewed = dataclasses.replace(
+            renewed, timestamp=record.timestamp, time_to_live=record.time_to_live
+        )
+    if record.deposit and (is_later or not held.deposit):
+        renewed = dataclasses.replace(
+            renewed, deposit=record.deposit, depositor=record.depositor, group=record.group
+        )
+    return dataclasses.replace(renewed, last_update=max(held.last_update, record.last_update))
+
+
+def _key_permits(record: KVPRecord, now: float, rows: list[KVPRecord]) -> bool:
+    """Bound the values of a key that anybody may fill; what proves itself and ours are free."""
+    if record.key == record.index or record.standing is Standing.ORIGINAL:
+        return True
+    live = [row for row in rows if row.expires > now]
+    of_depositor = sum(row.depositor == record.depositor for row in live)
+    return (
+        len(live) < config.VALUES_PER_KEY_MAX
+        and of_depositor < config.VALUES_PER_KEY_AND_DEPOSITOR_MAX
+    )
+
+
+def _share_permits(
+    record: KVPRecord, replaced: KVPRecord | None, ledger: Ledger, max_size: int | None
+) -> bool:
+    if max_size is None or record.standing is not Standing.KEPT:
+        return True
+    was_kept = replaced is not None and replaced.standing is Standing.KEPT
+    kept = ledger.kept + (0 if was_kept else record.cost)
+    if 2 * kept <= max_size:
+        return True
+    share = max_size // KEPT_SHARE_DIVISOR
+    of_depositor = ledger.kept_by_depositor[record.depositor]
+    if not (was_kept and replaced is not None and replaced.depositor == record.depositor):
+        of_depositor += record.cost
+    of_group = ledger.kept_by_group[record.group] if record.group else 0
+    if not (was_kept and replaced is not None and replaced.group == record.group):
+        of_group += record.cost
+    return of_depositor <= share and (not record.group or of_group <= share)

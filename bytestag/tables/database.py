@@ -1,0 +1,244 @@
+"""DatabaseKVPTable: a table in SQLite or PostgreSQL (shell).
+
+A value is acknowledged only after the commit that holds its bytes, its row and the quota's sums.
+Its bytes are verified before they are stored and again after they are read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from bytestag import config
+from bytestag.config import GIB, MIB
+from bytestag.errors import NoSpace
+from bytestag.keys import KeyBytes
+from bytestag.tables import admission, database_rows
+from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict, bytes_match
+from bytestag.tables.database_engine import BATCH_BYTES_MAX, BATCH_VALUES_MAX, Database
+from bytestag.tables.database_rows import COLUMNS, RowWriter, to_record
+from bytestag.tables.schema import blobs, records, state
+
+_Outcome = tuple[list[Verdict], list[database_rows.Change]]
+_logger = logging.getLogger(__name__)
+_c = records.c
+
+PAGE_ROWS = 1000
+FILE_SLACK_BYTES = 12 * MIB  # of the 24 MiB on top of the quota; the write-ahead log has the rest
+_NODE_KEY = "records/node_key"
+
+
+class DatabaseKVPTable(KVPTable):
+    """A KVPTable in a database.
+
+    ``database`` is a path, a URL, or an open :class:`Database` to share with other tables; with a
+    path, the file with its log stays below ``max_size`` + 5 % + 24 MiB. Rows farthest from
+    ``node_key`` are evicted first.
+    """
+
+    def __init__(
+        self,
+        database: Database | str | Path,
+        max_size: int | None = 10 * GIB,
+        clock: Callable[[], float] | None = None,
+        *,
+        node_key: KeyBytes = admission.NODE_KEY_UNKNOWN,
+    ) -> None:
+        super().__init__(clock)
+        self.max_size = max_size
+        self._node_key = node_key
+        self._is_owner = not isinstance(database, Database)
+        self.database = database if isinstance(database, Database) else _open(database, max_size)
+        if self.database.is_sqlite:
+            self.database.write(self._adopt_node_key)
+
+    # --- Size ------------------------------------------------------------------------------------
+
+    @property
+    def used_bytes(self) -> int:
+        return self._ledger().used
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._ledger().kept
+
+    def __len__(self) -> int:
+        return self._ledger().rows.total()
+
+    # --- Reading ---------------------------------------------------------------------------------
+
+    def records_by_key(self, key: KeyBytes) -> list[KVPRecord]:
+        with self.database.read() as connection:
+            return database_rows.rows_of(connection, [key])[KeyBytes(key)]
+
+    def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:
+        for record in self.records_by_key(kvpid.key):
+            if record.index == kvpid.index and record.blake3.startswith(selector):
+                value = self._value(record.blake3)
+                if value is not None and bytes_match(record, value):
+                    return value
+                self._drop_bad(record)
+        raise KeyError(kvpid)
+
+    def keys(self) -> Iterator[KVPID]:
+        query = sa.select(_c.key, _c.sha1).distinct().order_by(_c.key, _c.sha1).limit(PAGE_ROWS)
+        page = self._key_page(query)
+        while page:
+            yield from page
+            last = sa.tuple_(*map(sa.literal, page[-1]))
+            page = self._key_page(query.where(sa.tuple_(_c.key, _c.sha1) > last))
+
+    def judge(self, record: KVPRecord, now: float) -> Verdict:
+        with self.database.read() as connection:
+            ledger = database_rows.ledger_of(connection, [record])
+            return admission.judge(
+                record,
+                now,
+                database_rows.rows_of(connection, [record.key])[record.key],
+                ledger,
+                self.max_size,
+                lambda standing: database_rows.evictable_cost(connection, ledger, standing, now),
+            )
+
+    # --- Writing ---------------------------------------------------------------------------------
+
+    def store_many(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        batches: list[tuple[list[int], Future[_Outcome]]] = []
+        batch: list[int] = []
+        batch_bytes = 0
+        for number, (record, value) in enumerate(rows):
+            verdict = _check(record, value)
+            verdicts.append(verdict)
+            if verdict is not Verdict.ACCEPTED:
+                continue
+            if len(batch) == BATCH_VALUES_MAX or batch_bytes + len(value) > BATCH_BYTES_MAX:
+                batches.append((batch, self._submit_store([rows[i] for i in batch], now)))
+                batch, batch_bytes = [], 0
+            batch.append(number)
+            batch_bytes += len(value)
+        if batch:
+            batches.append((batch, self._submit_store([rows[i] for i in batch], now)))
+        for numbers, future in batches:
+            for number, verdict in zip(numbers, self._verdicts(future, numbers), strict=True):
+                verdicts[number] = verdict
+        return verdicts
+
+    def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
+        hashes = {
+            record.blake3
+            for record in self.records_by_key(kvpid.key)
+            if record.index == kvpid.index and record.blake3.startswith(selector)
+        }
+        is_row = sa.and_(_c.key == kvpid.key, _c.sha1 == kvpid.index, _c.blake3.in_(hashes))
+        return self._delete(is_row) if hashes else 0
+
+    def expire(self, now: float, limit: int = 1000) -> int:
+        return self._delete(_c.expires <= now, limit)
+
+    def verify(self, part: int = 0, parts: int = 1) -> list[KVPID]:
+        """Hash the bytes of every row (or of one in ``parts``); drop and return the bad."""
+        bad: list[KVPID] = []
+        last_id = -1
+        while True:
+            query = sa.select(*COLUMNS, _c.id).where(_c.id > last_id, _c.id % parts == part)
+            with self.database.read() as connection:
+                page = connection.execute(query.order_by(_c.id).limit(PAGE_ROWS)).all()
+            if not page:
+                return bad
+            last_id = page[-1].id
+            for row in page:
+                record = to_record(row)
+                value = self._value(record.blake3)
+                if value is None or not bytes_match(record, value):
+                    self._drop_bad(record)
+                    bad.append(record.kvpid)
+
+    def close(self) -> None:
+        if self._is_owner:
+            self.database.close()
+
+    # --- Helpers ---------------------------------------------------------------------------------
+
+    def _submit_store(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> Future[_Outcome]:
+        def work(connection: sa.Connection) -> _Outcome:
+            writer = self._writer(connection, now)
+            return writer.store(rows), writer.changes
+
+        size = sum(len(value) for _record, value in rows)
+        return self.database.submit(work, values=len(rows), size=size)
+
+    def _verdicts(self, future: Future[_Outcome], numbers: list[int]) -> list[Verdict]:
+        try:
+            verdicts, changes = future.result()
+        except NoSpace:
+            if self.database.is_at_page_limit:  # our own bound on the file: no fault of the disk
+                return [Verdict.FULL] * len(numbers)
+            raise
+        self._tell(changes)
+        return verdicts
+
+    def _delete(self, condition: sa.ColumnElement[bool], limit: int | None = None) -> int:
+        def work(connection: sa.Connection) -> tuple[int, list[database_rows.Change]]:
+            writer = self._writer(connection, now=0)
+            return writer.delete(condition, limit), writer.changes
+
+        count, changes = self.database.write(work)
+        self._tell(changes)
+        return count
+
+    def _writer(self, connection: sa.Connection, now: float) -> RowWriter:
+        return RowWriter(self.database, connection, self.max_size, self._node_key, now)
+
+    def _tell(self, changes: list[database_rows.Change]) -> None:
+        for kvpid, is_added in changes:
+            self.value_changed_observer(kvpid, is_added)
+
+    def _ledger(self) -> admission.Ledger:
+        with self.database.read() as connection:
+            return database_rows.ledger_of(connection)
+
+    def _value(self, blake3: bytes) -> bytes | None:
+        with self.database.read() as connection:
+            query = sa.select(blobs.c.value).where(blobs.c.blake3 == blake3)
+            value: bytes | None = connection.execute(query).scalar()
+            return value
+
+    def _drop_bad(self, record: KVPRecord) -> None:
+        """Drop every row of bytes that rotted: they share them."""
+        _logger.warning("! bytes of %s no longer match their hashes: dropped", record.key)
+        self._delete(_c.blake3 == record.blake3)
+
+    def _key_page(self, query: sa.Select[Any]) -> list[KVPID]:
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+        return [KVPID(KeyBytes(key), KeyBytes(sha1)) for key, sha1 in rows]
+
+    def _adopt_node_key(self, connection: sa.Connection) -> None:
+        """Recompute the distances if the node's identity changed."""
+        is_ours = sa.select(state.c.value).where(state.c.name == _NODE_KEY)
+        known = connection.execute(is_ours).scalar() or admission.NODE_KEY_UNKNOWN
+        if known == self._node_key:
+            return
+        for row_id, key in connection.execute(sa.select(_c.id, _c.key)).all():
+            rank = admission.distance_rank(key, self._node_key)
+            connection.execute(sa.update(records).where(_c.id == row_id).values(distance=rank))
+        connection.execute(sa.delete(state).where(state.c.name == _NODE_KEY))
+        connection.execute(sa.insert(state).values(name=_NODE_KEY, value=self._node_key))
+
+
+def _check(record: KVPRecord, value: bytes) -> Verdict:
+    if max(record.size, len(value)) > config.VALUE_BYTES_MAX:
+        return Verdict.TOO_LARGE
+    return Verdict.ACCEPTED if bytes_match(record, value) else Verdict.WRONG_BYTES
+
+
+def _open(url: str | Path, max_size: int | None) -> Database:
+    if max_size is None:
+        return Database(url)
+    return Database(url, file_bytes_max=max_size + max_size // 20 + FILE_SLACK_BYTES)

@@ -1,0 +1,303 @@
+"""What one transaction does to ``records``, ``blobs`` and ``totals`` (shell around a connection).
+
+Rows of a batch are judged one after the other against what the database and the batch itself hold;
+what they change is collected and written with a few statements. The sums in ``totals`` change in
+the same transaction, so the quota holds at every commit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from bytestag import config
+from bytestag.keys import KeyBytes
+from bytestag.tables import admission
+from bytestag.tables.base import KVPID, KVPRecord, Standing, Verdict
+from bytestag.tables.database_engine import Database
+from bytestag.tables.schema import blobs, records, totals
+
+EVICT_PAGE_ROWS = 64
+Name = tuple[KVPID, bytes]
+Change = tuple[KVPID, bool]
+
+_c = records.c
+COLUMNS = (
+    _c.key,
+    _c.sha1,
+    _c.blake3,
+    _c.size,
+    _c.timestamp,
+    _c.time_to_live,
+    _c.last_update,
+    _c.standing,
+    _c.deposit,
+    _c.depositor,
+    _c.address_group,
+)
+
+
+def to_record(row: Any) -> KVPRecord:
+    """Return the record of a row that begins with :data:`COLUMNS`."""
+    return KVPRecord(
+        KVPID(KeyBytes(row[0]), KeyBytes(row[1])),
+        row[2],
+        row[3],
+        row[4],
+        row[5],
+        last_update=row[6],
+        standing=Standing(row[7]),
+        deposit=row[8],
+        depositor=row[9],
+        group=row[10],
+    )
+
+
+def rows_of(connection: sa.Connection, keys: Iterable[bytes]) -> dict[KeyBytes, list[KVPRecord]]:
+    """Return the rows of each key, oldest first; a key without any has an empty list."""
+    found: dict[KeyBytes, list[KVPRecord]] = {KeyBytes(key): [] for key in keys}
+    query = sa.select(*COLUMNS).where(_c.key.in_(list(found))).order_by(_c.id)
+    for row in connection.execute(query):
+        record = to_record(row)
+        found[record.key].append(record)
+    return found
+
+
+def ledger_of(
+    connection: sa.Connection, asking: Iterable[KVPRecord] = (), *, is_locked: bool = False
+) -> admission.Ledger:
+    """Return the sums by standing, and those of the depositors and groups that ask."""
+    names: dict[str, Standing | bytes | str] = {
+        f"standing/{standing}": standing for standing in Standing
+    }
+    for record in asking:
+        if record.standing is Standing.KEPT:
+            names[f"depositor/{record.depositor.hex()}"] = record.depositor
+            names[f"group/{record.group}"] = record.group
+    query = sa.select(totals).where(totals.c.name.in_(list(names))).order_by(totals.c.name)
+    ledger = admission.Ledger()
+    for name, rows, cost in connection.execute(query.with_for_update() if is_locked else query):
+        match names[name]:
+            case Standing() as standing:
+                ledger.rows[standing] = rows
+                ledger.costs[standing] = cost
+            case bytes(depositor):
+                ledger.kept_by_depositor[depositor] = cost
+            case str(group):
+                ledger.kept_by_group[group] = cost
+    return ledger
+
+
+def evictable_cost(
+    connection: sa.Connection, ledger: admission.Ledger, newcomer: Standing, now: float
+) -> int:
+    """Return what all rows cost that yield to a newcomer."""
+    lower = [standing for standing in Standing if standing < min(newcomer, Standing.KEPT)]
+    cost = sa.func.coalesce(sa.func.sum(_c.size + config.RECORD_OVERHEAD_BYTES), 0)
+    expired = sa.select(cost).where(_c.expires <= now, _c.standing.not_in(lower))
+    return sum(ledger.costs[standing] for standing in lower) + int(
+        connection.execute(expired).scalar_one()
+    )
+
+
+@dataclass
+class RowWriter:
+    """The changes of one transaction; the caller begins and commits it."""
+
+    database: Database
+    connection: sa.Connection
+    max_size: int | None
+    node_key: KeyBytes
+    now: float
+    changes: list[Change] = field(default_factory=list)
+
+    def store(self, rows: list[tuple[KVPRecord, bytes]]) -> list[Verdict]:
+        """Store rows whose bytes are verified."""
+        self._load(record for record, _value in rows)
+        verdicts = [self._store(record, value) for record, value in rows]
+        self._flush()
+        return verdicts
+
+    def delete(self, condition: sa.ColumnElement[bool], limit: int | None = None) -> int:
+        """Delete rows that match, the oldest expiry first; return how many."""
+        self._load(())
+        query = sa.select(*COLUMNS, _c.id).where(condition).order_by(_c.expires, _c.id)
+        count = self._delete(self.connection.execute(query.limit(limit)).all())
+        self._flush()
+        return count
+
+    # --- One row after the other -----------------------------------------------------------------
+
+    def _load(self, asking: Iterable[KVPRecord]) -> None:
+        asking = list(asking)
+        self._ledger = ledger_of(self.connection, asking, is_locked=not self.database.is_sqlite)
+        self._loaded = copy.deepcopy(self._ledger)
+        self._rows = rows_of(self.connection, {record.key for record in asking}) if asking else {}
+        self._inserts: dict[Name, tuple[KVPRecord, bytes]] = {}
+        self._updates: dict[Name, KVPRecord] = {}
+
+    def _store(self, record: KVPRecord, value: bytes) -> Verdict:
+        rows = self._rows[record.key]
+        verdict = admission.judge(
+            record, self.now, rows, self._ledger, self.max_size, self._evictable_cost
+        )
+        if verdict is Verdict.HELD:
+            held = admission.find(rows, record)
+            assert held is not None
+            self._replace(rows, held, admission.merge(held, record, self.now))
+        elif verdict is Verdict.ACCEPTED:
+            self._make_room(record)
+            self._rows[record.key].append(record)
+            self._inserts[record.kvpid, record.blake3] = record, value
+            self._ledger.add(record)
+            self.changes.append((record.kvpid, True))
+        return verdict
+
+    def _replace(self, rows: list[KVPRecord], held: KVPRecord, renewed: KVPRecord) -> None:
+        if renewed == held:
+            return
+        rows[rows.index(held)] = renewed
+        name = held.kvpid, held.blake3
+        if name in self._inserts:
+            self._inserts[name] = renewed, self._inserts[name][1]
+        else:
+            self._updates[name] = renewed
+        self._ledger.remove(held)
+        self._ledger.add(renewed)
+
+    # --- Making room -----------------------------------------------------------------------------
+
+    def _evictable_cost(self, newcomer: Standing) -> int:
+        self._flush()
+        return evictable_cost(self.connection, self._ledger, newcomer, self.now)
+
+    def _make_room(self, record: KVPRecord) -> None:
+        needed = admission.room_needed(record, self._ledger, self.max_size)
+        if needed <= 0:
+            return
+        self._flush()
+        for condition in _eviction_classes(record.standing, self.now):
+            query = sa.select(*COLUMNS, _c.id).where(condition)
+            query = query.order_by(_c.distance.desc(), _c.id).limit(EVICT_PAGE_ROWS)
+            while needed > 0 and (page := self.connection.execute(query).all()):
+                victims = []
+                for row in page:
+                    if needed <= 0:
+                        break
+                    victims.append(row)
+                    needed -= to_record(row).cost
+                self._delete(victims)
+
+    def _delete(self, rows: Iterable[Any]) -> int:
+        rows = list(rows)
+        if not rows:
+            return 0
+        ids = [row[-1] for row in rows]
+        self.connection.execute(sa.delete(records).where(_c.id.in_(ids)))
+        hashes = {row.blake3 for row in rows}
+        still_used = sa.select(_c.id).where(_c.blake3 == blobs.c.blake3).exists()
+        self.connection.execute(
+            sa.delete(blobs).where(blobs.c.blake3.in_(hashes), sa.not_(still_used))
+        )
+        for row in rows:
+            record = to_record(row)
+            self._ledger.remove(record)
+            self.changes.append((record.kvpid, False))
+            if record.key in self._rows:
+                self._rows[record.key].remove(record)
+        return len(rows)
+
+    # --- Writing what was collected --------------------------------------------------------------
+
+    def _flush(self) -> None:
+        if self._inserts:
+            values = {name[1]: value for name, (_record, value) in self._inserts.items()}
+            self.connection.execute(
+                self.database.insert(blobs).on_conflict_do_nothing(),
+                [{"blake3": blake3, "value": value} for blake3, value in values.items()],
+            )
+            self.connection.execute(
+                sa.insert(records),
+                [self._to_row(record) for record, _value in self._inserts.values()],
+            )
+        if self._updates:
+            of_row = sa.and_(
+                _c.key == sa.bindparam("at_key"),
+                _c.sha1 == sa.bindparam("at_sha1"),
+                _c.blake3 == sa.bindparam("at_blake3"),
+            )
+            self.connection.execute(
+                sa.update(records).where(of_row),
+                [
+                    {"at_key": kvpid.key, "at_sha1": kvpid.index, "at_blake3": blake3}
+                    | self._to_row(record)
+                    for (kvpid, blake3), record in self._updates.items()
+                ],
+            )
+        self._inserts.clear()
+        self._updates.clear()
+        self._flush_ledger()
+
+    def _flush_ledger(self) -> None:
+        now, loaded = self._ledger, self._loaded
+        deltas = [
+            {
+                "name": f"standing/{standing}",
+                "rows": now.rows[standing] - loaded.rows[standing],
+                "cost": now.costs[standing] - loaded.costs[standing],
+            }
+            for standing in Standing
+        ]
+        for depositor, cost in now.kept_by_depositor.items():
+            difference = cost - loaded.kept_by_depositor[depositor]
+            deltas.append({"name": f"depositor/{depositor.hex()}", "rows": 0, "cost": difference})
+        for group, cost in now.kept_by_group.items():
+            difference = cost - loaded.kept_by_group[group]
+            deltas.append({"name": f"group/{group}", "rows": 0, "cost": difference})
+        deltas = [delta for delta in deltas if delta["rows"] or delta["cost"]]
+        if not deltas:
+            return
+        insert = self.database.insert(totals)
+        self.connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=[totals.c.name],
+                set_={
+                    "rows": totals.c.rows + insert.excluded.rows,
+                    "cost": totals.c.cost + insert.excluded.cost,
+                },
+            ),
+            deltas,
+        )
+        self._loaded = copy.deepcopy(now)
+
+    def _to_row(self, record: KVPRecord) -> dict[str, object]:
+        return {
+            "key": record.key,
+            "sha1": record.index,
+            "blake3": record.blake3,
+            "size": record.size,
+            "timestamp": record.timestamp,
+            "time_to_live": record.time_to_live,
+            "expires": record.expires,
+            "last_update": record.last_update,
+            "standing": int(record.standing),
+            "distance": admission.distance_rank(record.key, self.node_key),
+            "deposit": record.deposit,
+            "depositor": record.depositor,
+            "address_group": record.group,
+        }
+
+
+def _eviction_classes(newcomer: Standing, now: float) -> list[sa.ColumnElement[bool]]:
+    """Return what may go for a newcomer, in the order of ``admission.eviction_class``."""
+    cached = _c.standing == int(Standing.CACHED)
+    if newcomer is Standing.CACHED:
+        cached = sa.and_(cached, _c.expires <= now)
+    classes = [cached, sa.and_(_c.standing != int(Standing.CACHED), _c.expires <= now)]
+    if newcomer > Standing.REPLICA:
+        classes.append(_c.standing == int(Standing.REPLICA))
+    return classes
