@@ -34,6 +34,14 @@ class Ledger:
     kept_by_depositor: Counter[bytes] = field(default_factory=Counter)
     kept_by_group: Counter[str] = field(default_factory=Counter)
 
+    def copy(self) -> Ledger:
+        return Ledger(
+            self.rows.copy(),
+            self.costs.copy(),
+            self.kept_by_depositor.copy(),
+            self.kept_by_group.copy(),
+        )
+
     @property
     def used(self) -> int:
         return self.costs.total()
@@ -72,12 +80,12 @@ def judge(
     rows: list[KVPRecord],
     ledger: Ledger,
     max_size: int | None,
-    evictable: Callable[[Standing], int],
+    can_evict: Callable[[Standing, int], bool],
 ) -> Verdict:
     """Decide about ``record``; ``rows`` are those of its key.
 
-    ``evictable`` returns the cost of all rows that a row of a given standing may push out now; it
-    is asked only when the quota is reached.
+    ``can_evict`` says whether rows of at least some cost yield to a row of a given standing; it is
+    asked only when the quota is reached.
     """
     if record.size > config.VALUE_BYTES_MAX:
         return Verdict.TOO_LARGE
@@ -92,7 +100,7 @@ def judge(
     if not _share_permits(record, None, ledger, max_size):
         return Verdict.FULL
     needed = room_needed(record, ledger, max_size)
-    if needed > 0 and (needed > (max_size or 0) or evictable(record.standing) < needed):
+    if needed > 0 and not (record.cost <= (max_size or 0) and can_evict(record.standing, needed)):
         return Verdict.FULL
     return Verdict.ACCEPTED
 

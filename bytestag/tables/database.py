@@ -74,14 +74,20 @@ class DatabaseKVPTable(KVPTable):
 
     def records_by_key(self, key: KeyBytes) -> list[KVPRecord]:
         with self.database.read() as connection:
-            return database_rows.rows_of(connection, [key])[KeyBytes(key)]
+            return database_rows.rows_of_key(connection, key)
 
     def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:
-        for record in self.records_by_key(kvpid.key):
-            if record.index == kvpid.index and record.blake3.startswith(selector):
-                value = self._value(record.blake3)
-                if value is not None and bytes_match(record, value):
-                    return value
+        bad = []
+        try:
+            with self.database.read() as connection:
+                for record in database_rows.rows_of_key(connection, kvpid.key):
+                    if record.index == kvpid.index and record.blake3.startswith(selector):
+                        value = _value(connection, record)
+                        if value is not None:
+                            return value
+                        bad.append(record)
+        finally:
+            for record in bad:
                 self._drop_bad(record)
         raise KeyError(kvpid)
 
@@ -90,8 +96,9 @@ class DatabaseKVPTable(KVPTable):
         page = self._key_page(query)
         while page:
             yield from page
-            last = sa.tuple_(*map(sa.literal, page[-1]))
-            page = self._key_page(query.where(sa.tuple_(_c.key, _c.sha1) > last))
+            key, sha1 = page[-1]
+            after = sa.or_(_c.key > key, sa.and_(_c.key == key, _c.sha1 > sha1))
+            page = self._key_page(query.where(_c.key >= key, after))
 
     def judge(self, record: KVPRecord, now: float) -> Verdict:
         with self.database.read() as connection:
@@ -99,10 +106,12 @@ class DatabaseKVPTable(KVPTable):
             return admission.judge(
                 record,
                 now,
-                database_rows.rows_of(connection, [record.key])[record.key],
+                database_rows.rows_of_key(connection, record.key),
                 ledger,
                 self.max_size,
-                lambda standing: database_rows.evictable_cost(connection, ledger, standing, now),
+                lambda standing, cost: database_rows.can_evict(
+                    connection, ledger, standing, cost, now
+                ),
             )
 
     # --- Writing ---------------------------------------------------------------------------------
@@ -152,10 +161,10 @@ class DatabaseKVPTable(KVPTable):
             if not page:
                 return bad
             last_id = page[-1].id
-            for row in page:
-                record = to_record(row)
-                value = self._value(record.blake3)
-                if value is None or not bytes_match(record, value):
+            for record in map(to_record, page):
+                with self.database.read() as connection:
+                    value = _value(connection, record)
+                if value is None:
                     self._drop_bad(record)
                     bad.append(record.kvpid)
 
@@ -203,16 +212,11 @@ class DatabaseKVPTable(KVPTable):
         with self.database.read() as connection:
             return database_rows.ledger_of(connection)
 
-    def _value(self, blake3: bytes) -> bytes | None:
-        with self.database.read() as connection:
-            query = sa.select(blobs.c.value).where(blobs.c.blake3 == blake3)
-            value: bytes | None = connection.execute(query).scalar()
-            return value
-
     def _drop_bad(self, record: KVPRecord) -> None:
-        """Drop every row of bytes that rotted: they share them."""
         _logger.warning("! bytes of %s no longer match their hashes: dropped", record.key)
-        self._delete(_c.blake3 == record.blake3)
+        self._delete(
+            sa.and_(_c.key == record.key, _c.sha1 == record.index, _c.blake3 == record.blake3)
+        )
 
     def _key_page(self, query: sa.Select[Any]) -> list[KVPID]:
         with self.database.read() as connection:
@@ -230,6 +234,15 @@ class DatabaseKVPTable(KVPTable):
             connection.execute(sa.update(records).where(_c.id == row_id).values(distance=rank))
         connection.execute(sa.delete(state).where(state.c.name == _NODE_KEY))
         connection.execute(sa.insert(state).values(name=_NODE_KEY, value=self._node_key))
+
+
+_VALUE = sa.select(blobs.c.value).where(blobs.c.blake3 == sa.bindparam("blake3"))
+
+
+def _value(connection: sa.Connection, record: KVPRecord) -> bytes | None:
+    """Return the bytes of a row, or None if they are gone or no longer match it."""
+    value: bytes | None = connection.execute(_VALUE, {"blake3": record.blake3}).scalar()
+    return value if value is not None and bytes_match(record, value) else None
 
 
 def _check(record: KVPRecord, value: bytes) -> Verdict:

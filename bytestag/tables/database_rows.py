@@ -7,7 +7,7 @@ the same transaction, so the quota holds at every commit.
 
 from __future__ import annotations
 
-import copy
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,14 +57,33 @@ def to_record(row: Any) -> KVPRecord:
     )
 
 
-def rows_of(connection: sa.Connection, keys: Iterable[bytes]) -> dict[KeyBytes, list[KVPRecord]]:
+_ROWS_OF_KEY = sa.select(*COLUMNS).where(_c.key == sa.bindparam("key")).order_by(_c.id)
+_ROWS_OF_KEYS = (
+    sa.select(*COLUMNS).where(_c.key.in_(sa.bindparam("keys", expanding=True))).order_by(_c.id)
+)
+
+
+def rows_of_key(connection: sa.Connection, key: bytes) -> list[KVPRecord]:
+    """Return the rows of a key, oldest first."""
+    return [to_record(row) for row in connection.execute(_ROWS_OF_KEY, {"key": key})]
+
+
+def rows_of_keys(
+    connection: sa.Connection, keys: Iterable[KeyBytes]
+) -> dict[KeyBytes, list[KVPRecord]]:
     """Return the rows of each key, oldest first; a key without any has an empty list."""
-    found: dict[KeyBytes, list[KVPRecord]] = {KeyBytes(key): [] for key in keys}
-    query = sa.select(*COLUMNS).where(_c.key.in_(list(found))).order_by(_c.id)
-    for row in connection.execute(query):
+    found: dict[KeyBytes, list[KVPRecord]] = {key: [] for key in keys}
+    for row in connection.execute(_ROWS_OF_KEYS, {"keys": list(found)}):
         record = to_record(row)
         found[record.key].append(record)
     return found
+
+
+_TOTALS = (
+    sa.select(totals)
+    .where(totals.c.name.in_(sa.bindparam("names", expanding=True)))
+    .order_by(totals.c.name)
+)
 
 
 def ledger_of(
@@ -78,9 +97,9 @@ def ledger_of(
         if record.standing is Standing.KEPT:
             names[f"depositor/{record.depositor.hex()}"] = record.depositor
             names[f"group/{record.group}"] = record.group
-    query = sa.select(totals).where(totals.c.name.in_(list(names))).order_by(totals.c.name)
+    query = _TOTALS.with_for_update() if is_locked else _TOTALS
     ledger = admission.Ledger()
-    for name, rows, cost in connection.execute(query.with_for_update() if is_locked else query):
+    for name, rows, cost in connection.execute(query, {"names": list(names)}):
         match names[name]:
             case Standing() as standing:
                 ledger.rows[standing] = rows
@@ -92,16 +111,19 @@ def ledger_of(
     return ledger
 
 
-def evictable_cost(
-    connection: sa.Connection, ledger: admission.Ledger, newcomer: Standing, now: float
-) -> int:
-    """Return what all rows cost that yield to a newcomer."""
+_COST = sa.func.coalesce(sa.func.sum(_c.size + config.RECORD_OVERHEAD_BYTES), 0)
+
+
+def can_evict(
+    connection: sa.Connection, ledger: admission.Ledger, newcomer: Standing, cost: int, now: float
+) -> bool:
+    """Return whether rows of at least ``cost`` yield to a newcomer."""
     lower = [standing for standing in Standing if standing < min(newcomer, Standing.KEPT)]
-    cost = sa.func.coalesce(sa.func.sum(_c.size + config.RECORD_OVERHEAD_BYTES), 0)
-    expired = sa.select(cost).where(_c.expires <= now, _c.standing.not_in(lower))
-    return sum(ledger.costs[standing] for standing in lower) + int(
-        connection.execute(expired).scalar_one()
-    )
+    missing = cost - sum(ledger.costs[standing] for standing in lower)
+    if missing <= 0:
+        return True
+    expired = sa.select(_COST).where(_c.expires <= now, _c.standing.not_in(lower))
+    return bool(connection.execute(expired).scalar_one() >= missing)
 
 
 @dataclass
@@ -135,15 +157,19 @@ class RowWriter:
     def _load(self, asking: Iterable[KVPRecord]) -> None:
         asking = list(asking)
         self._ledger = ledger_of(self.connection, asking, is_locked=not self.database.is_sqlite)
-        self._loaded = copy.deepcopy(self._ledger)
-        self._rows = rows_of(self.connection, {record.key for record in asking}) if asking else {}
+        self._loaded = self._ledger.copy()
+        keys = {record.key for record in asking}
+        self._rows = rows_of_keys(self.connection, keys) if keys else {}
         self._inserts: dict[Name, tuple[KVPRecord, bytes]] = {}
         self._updates: dict[Name, KVPRecord] = {}
+        self._deletes: list[Any] = []
+        self._victims: list[Any] = []
+        self._victims_for: Standing | None = None
 
     def _store(self, record: KVPRecord, value: bytes) -> Verdict:
         rows = self._rows[record.key]
         verdict = admission.judge(
-            record, self.now, rows, self._ledger, self.max_size, self._evictable_cost
+            record, self.now, rows, self._ledger, self.max_size, self._can_evict
         )
         if verdict is Verdict.HELD:
             held = admission.find(rows, record)
@@ -155,6 +181,8 @@ class RowWriter:
             self._inserts[record.kvpid, record.blake3] = record, value
             self._ledger.add(record)
             self.changes.append((record.kvpid, True))
+            if self._victims_for is not None and record.standing < self._victims_for:
+                self._victims_for = None  # it may be a better victim than those we know
         return verdict
 
     def _replace(self, rows: list[KVPRecord], held: KVPRecord, renewed: KVPRecord) -> None:
@@ -166,64 +194,53 @@ class RowWriter:
             self._inserts[name] = renewed, self._inserts[name][1]
         else:
             self._updates[name] = renewed
+        self._victims_for = None
         self._ledger.remove(held)
         self._ledger.add(renewed)
 
     # --- Making room -----------------------------------------------------------------------------
 
-    def _evictable_cost(self, newcomer: Standing) -> int:
+    def _can_evict(self, newcomer: Standing, cost: int) -> bool:
         self._flush()
-        return evictable_cost(self.connection, self._ledger, newcomer, self.now)
+        return can_evict(self.connection, self._ledger, newcomer, cost, self.now)
 
     def _make_room(self, record: KVPRecord) -> None:
-        needed = admission.room_needed(record, self._ledger, self.max_size)
-        if needed <= 0:
-            return
+        """Queue the deletion of what yields to ``record``, until it fits."""
+        while admission.room_needed(record, self._ledger, self.max_size) > 0:
+            if self._victims_for is not record.standing or not self._victims:
+                self._find_victims(record.standing)
+            self._delete([self._victims.pop(0)])
+
+    def _find_victims(self, newcomer: Standing) -> None:
         self._flush()
-        for condition in _eviction_classes(record.standing, self.now):
+        self._victims_for = newcomer
+        for condition in _eviction_classes(newcomer, self.now):
             query = sa.select(*COLUMNS, _c.id).where(condition)
             query = query.order_by(_c.distance.desc(), _c.id).limit(EVICT_PAGE_ROWS)
-            while needed > 0 and (page := self.connection.execute(query).all()):
-                victims = []
-                for row in page:
-                    if needed <= 0:
-                        break
-                    victims.append(row)
-                    needed -= to_record(row).cost
-                self._delete(victims)
+            self._victims = list(self.connection.execute(query).all())
+            if self._victims:
+                return
+        raise AssertionError("judged evictable, but nothing is")
 
     def _delete(self, rows: Iterable[Any]) -> int:
-        rows = list(rows)
-        if not rows:
-            return 0
-        ids = [row[-1] for row in rows]
-        self.connection.execute(sa.delete(records).where(_c.id.in_(ids)))
-        hashes = {row.blake3 for row in rows}
-        still_used = sa.select(_c.id).where(_c.blake3 == blobs.c.blake3).exists()
-        self.connection.execute(
-            sa.delete(blobs).where(blobs.c.blake3.in_(hashes), sa.not_(still_used))
-        )
+        count = 0
         for row in rows:
             record = to_record(row)
             self._ledger.remove(record)
             self.changes.append((record.kvpid, False))
             if record.key in self._rows:
                 self._rows[record.key].remove(record)
-        return len(rows)
+            self._deletes.append(row)
+            count += 1
+        return count
 
     # --- Writing what was collected --------------------------------------------------------------
 
     def _flush(self) -> None:
+        if self._deletes:
+            self._flush_deletes()
         if self._inserts:
-            values = {name[1]: value for name, (_record, value) in self._inserts.items()}
-            self.connection.execute(
-                self.database.insert(blobs).on_conflict_do_nothing(),
-                [{"blake3": blake3, "value": value} for blake3, value in values.items()],
-            )
-            self.connection.execute(
-                sa.insert(records),
-                [self._to_row(record) for record, _value in self._inserts.values()],
-            )
+            self._flush_inserts()
         if self._updates:
             of_row = sa.and_(
                 _c.key == sa.bindparam("at_key"),
@@ -238,9 +255,44 @@ class RowWriter:
                     for (kvpid, blake3), record in self._updates.items()
                 ],
             )
+        self._deletes.clear()
         self._inserts.clear()
         self._updates.clear()
         self._flush_ledger()
+
+    def _flush_inserts(self) -> None:
+        uses = Counter(blake3 for _kvpid, blake3 in self._inserts)
+        values = {blake3: value for (_kvpid, blake3), (_record, value) in self._inserts.items()}
+        insert = self.database.insert(blobs)
+        self.connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=[blobs.c.blake3], set_={"uses": blobs.c.uses + insert.excluded.uses}
+            ),
+            [
+                {"blake3": blake3, "uses": uses[blake3], "value": value}
+                for blake3, value in values.items()
+            ],
+        )
+        self.connection.execute(
+            sa.insert(records), [self._to_row(record) for record, _ in self._inserts.values()]
+        )
+
+    def _flush_deletes(self) -> None:
+        uses = Counter(row.blake3 for row in self._deletes)
+        self.connection.execute(
+            sa.delete(records).where(_c.id.in_([row.id for row in self._deletes]))
+        )
+        of_blob = blobs.c.blake3 == sa.bindparam("of")
+        self.connection.execute(
+            sa.delete(blobs).where(of_blob, blobs.c.uses <= sa.bindparam("gone")),
+            [{"of": blake3, "gone": gone} for blake3, gone in uses.items()],
+        )
+        self.connection.execute(
+            sa.update(blobs)
+            .where(of_blob)
+            .values(uses=blobs.c.uses - sa.bindparam("gone", type_=sa.BigInteger())),
+            [{"of": blake3, "gone": gone} for blake3, gone in uses.items()],
+        )
 
     def _flush_ledger(self) -> None:
         now, loaded = self._ledger, self._loaded
@@ -272,7 +324,7 @@ class RowWriter:
             ),
             deltas,
         )
-        self._loaded = copy.deepcopy(now)
+        self._loaded = now.copy()
 
     def _to_row(self, record: KVPRecord) -> dict[str, object]:
         return {

@@ -80,8 +80,11 @@ class MemoryKVPTable(KVPTable):
                 rows,
                 self._ledger,
                 self.max_size,
-                lambda standing: sum(
-                    row.cost for row in self._all() if admission.may_evict(standing, row, now)
+                lambda standing, cost: (
+                    cost
+                    <= sum(
+                        row.cost for row in self._all() if admission.may_evict(standing, row, now)
+                    )
                 ),
             )
 

@@ -55,9 +55,8 @@ records = sa.Table(
     _column("deposit", _Bytes()),
     _column("depositor", _Bytes()),
     _column("address_group", sa.Text()),
-    sa.UniqueConstraint("key", "sha1", "blake3"),
+    sa.Index("records_key", "key"),  # (key, sha1, blake3) is unique: writers take turns and look
     sa.Index("records_expires", "expires"),
-    sa.Index("records_blake3", "blake3"),
     sa.Index("records_eviction", "standing", "distance"),
     sqlite_strict=True,
 )
@@ -66,6 +65,7 @@ blobs = sa.Table(
     metadata,
     _id(),
     sa.Column("blake3", _Bytes(), nullable=False, unique=True),
+    _column("uses", _Whole),  # rows of ``records`` with these bytes
     _column("value", _Bytes()),
     sqlite_strict=True,
 )

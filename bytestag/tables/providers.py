@@ -1,0 +1,160 @@
+"""ProviderTable: who says that they serve which key, held for others (shell).
+
+A provider record names many keys under one prefix and one signature; a newer one of the same
+(provider, prefix) replaces it. Records are hints: verified before they come here, opaque here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from bytestag import config
+from bytestag.keys import KeyBytes
+from bytestag.tables.database_engine import Database
+from bytestag.tables.schema import provider_keys, providers, totals
+
+_TOTAL = "provider_keys"
+ROWS_MAX = 1_000_000  # keys in all records: some 100 MB
+
+
+class Provider(NamedTuple):
+    """One answer to "who has this key?"."""
+
+    provider_id: bytes
+    addresses: bytes
+    expires: int
+    record: bytes
+
+
+class ProviderTable:
+    """Provider records, bounded by key and in all."""
+
+    def __init__(
+        self,
+        database: Database,
+        rows_max: int = ROWS_MAX,
+        providers_per_key_max: int = config.PROVIDERS_PER_KEY_MAX,
+    ) -> None:
+        self._database = database
+        self._rows_max = rows_max
+        self._per_key_max = providers_per_key_max
+
+    def put(
+        self,
+        keys: Collection[KeyBytes],
+        provider_id: bytes,
+        prefix: bytes,
+        seq: int,
+        expires: int,
+        addresses: bytes,
+        record: bytes = b"",
+    ) -> int:
+        """Store a record in place of an older one; return how many of its keys are held now.
+
+        A record that is not newer changes nothing and returns 0. Keys that have their providers,
+        or that no longer fit the table, are left out.
+        """
+
+        def work(connection: sa.Connection) -> int:
+            of_record = sa.and_(providers.c.provider == provider_id, providers.c.prefix == prefix)
+            query = sa.select(providers.c.id, providers.c.seq).where(of_record)
+            known = connection.execute(query).first()
+            if known is not None:
+                if known.seq >= seq:
+                    return 0
+                _delete(connection, [known.id])
+            accepted = self._with_room(connection, sorted(set(keys)))
+            if not accepted:
+                return 0
+            row = sa.insert(providers).values(
+                provider=provider_id,
+                prefix=prefix,
+                seq=seq,
+                expires=expires,
+                addresses=addresses,
+                record=record,
+            )
+            row_id = connection.execute(row.returning(providers.c.id)).scalar_one()
+            connection.execute(
+                sa.insert(provider_keys),
+                [{"key": key, "provider_row": row_id} for key in accepted],
+            )
+            insert = self._database.insert(totals)
+            connection.execute(
+                insert.values(name=_TOTAL, rows=len(accepted), cost=0).on_conflict_do_update(
+                    index_elements=[totals.c.name],
+                    set_={"rows": totals.c.rows + insert.excluded.rows},
+                )
+            )
+            return len(accepted)
+
+        return self._database.write(work, values=len(keys), size=len(record))
+
+    def lookup(self, key: KeyBytes, now: float, limit: int = 20) -> list[Provider]:
+        """Return who serves a key, the longest lived first."""
+        query = (
+            sa.select(
+                providers.c.provider,
+                providers.c.addresses,
+                providers.c.expires,
+                providers.c.record,
+            )
+            .join(provider_keys, provider_keys.c.provider_row == providers.c.id)
+            .where(provider_keys.c.key == key, providers.c.expires > now)
+            .order_by(providers.c.expires.desc(), providers.c.id)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [Provider(*row) for row in connection.execute(query)]
+
+    def expire(self, now: float, limit: int = 1000) -> int:
+        """Remove at most ``limit`` records past their time; return how many."""
+        query = sa.select(providers.c.id).where(providers.c.expires <= now)
+
+        def work(connection: sa.Connection) -> int:
+            ids = connection.execute(query.order_by(providers.c.expires).limit(limit)).scalars()
+            return _delete(connection, list(ids))
+
+        return self._database.write(work)
+
+    def remove(self, provider_id: bytes) -> int:
+        """Forget all records of a provider; return how many."""
+        query = sa.select(providers.c.id).where(providers.c.provider == provider_id)
+
+        def work(connection: sa.Connection) -> int:
+            return _delete(connection, list(connection.execute(query).scalars()))
+
+        return self._database.write(work)
+
+    def __len__(self) -> int:
+        """Return the number of keys in all records."""
+        with self._database.read() as connection:
+            return _count(connection)
+
+    def _with_room(self, connection: sa.Connection, keys: list[KeyBytes]) -> list[KeyBytes]:
+        room = max(0, self._rows_max - _count(connection))
+        per_key = (
+            sa.select(provider_keys.c.key, sa.func.count())
+            .where(provider_keys.c.key.in_(keys))
+            .group_by(provider_keys.c.key)
+        )
+        counts: dict[bytes, int] = {row[0]: row[1] for row in connection.execute(per_key)}
+        return [key for key in keys if counts.get(key, 0) < self._per_key_max][:room]
+
+
+def _count(connection: sa.Connection) -> int:
+    """Return the number of keys in all records; counting a million would take too long."""
+    query = sa.select(totals.c.rows).where(totals.c.name == _TOTAL)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def _delete(connection: sa.Connection, ids: list[int]) -> int:
+    of_rows = sa.delete(provider_keys).where(provider_keys.c.provider_row.in_(ids))
+    gone = connection.execute(of_rows).rowcount
+    connection.execute(sa.delete(providers).where(providers.c.id.in_(ids)))
+    of_total = sa.update(totals).where(totals.c.name == _TOTAL)
+    connection.execute(of_total.values(rows=totals.c.rows - gone))
+    return len(ids)
