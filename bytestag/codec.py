@@ -7,7 +7,7 @@ whatever msgspec or Python thought of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -15,7 +15,8 @@ from bytestag.errors import PacketError
 
 Struct = msgspec.Struct
 Raw = msgspec.Raw
-T = TypeVar("T")
+Meta = msgspec.Meta
+Packed = bytes | memoryview | msgspec.Raw
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -25,15 +26,14 @@ def encode(value: Any) -> bytes:
     return _encode(value)
 
 
-def decoder(type_: type[T] | Any) -> Callable[[bytes | memoryview], T]:
+def decoder(type_: Any) -> Callable[[Packed], Any]:
     """Return a function from msgpack bytes to ``type_`` that raises PacketError on anything else."""
     decode_ = msgspec.msgpack.Decoder(type_).decode
 
-    def decode(buffer: bytes | memoryview) -> T:
+    def decode(buffer: Packed) -> Any:
         try:
-            result: T = decode_(buffer)
+            return decode_(buffer)
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
             raise PacketError(f"malformed message: {error}") from error
-        return result
 
     return decode

@@ -1,0 +1,151 @@
+"""What peers say to each other inside a session: typed messages <-> msgpack (pure).
+
+Arrays whose first element is the type. Formats and their use: ``docs/protocol.rst``, "Messages".
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Annotated
+
+from bytestag import codec
+from bytestag.codec import Meta
+from bytestag.config import OFFER_KEYS_MAX, VALUE_BYTES_MAX
+from bytestag.network.packets import Bin20, Bin32, Seconds, Size
+
+Hours = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Code = Annotated[int, Meta(ge=0, le=255)]
+ValueBytes = Annotated[int, Meta(ge=0, le=VALUE_BYTES_MAX)]
+
+
+class AbsentReason(enum.IntEnum):
+    """Why a GET got no bytes."""
+
+    NOT_HELD = 1
+    BUSY = 2
+    NOT_PERMITTED = 3
+    RANGE = 4
+
+
+class Get(codec.Struct, tag=1, array_like=True):
+    """Send me these bytes; also the credit for them. ``id`` names the transfer."""
+
+    id: Bin20
+    slot: Annotated[int, Meta(ge=0, le=65535)]
+    key: Bin20
+    index: Bin20 | None
+    selector: Annotated[bytes, Meta(max_length=32)]
+    offset: ValueBytes
+    length: ValueBytes
+
+
+class Found(codec.Struct, tag=2, array_like=True):
+    """The bytes follow as units of this size; ``size`` is the whole value's."""
+
+    id: Bin20
+    index: Bin20
+    blake3: Bin32
+    size: ValueBytes
+    others: Size
+    unit_bytes: Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Absent(codec.Struct, tag=3, array_like=True):
+    """No bytes will come."""
+
+    id: Bin20
+    reason: Code
+
+
+class Cancel(codec.Struct, tag=4, array_like=True):
+    """Stop sending."""
+
+    id: Bin20
+
+
+class Entry(codec.Struct, array_like=True):
+    """One row of an offer."""
+
+    key: Bin20 | None
+    index: Bin20
+    blake3: Bin32
+    size: ValueBytes
+    deposit: Annotated[int, Meta(ge=0, lt=OFFER_KEYS_MAX)] | None = None
+    proof: Annotated[bytes, Meta(max_length=193)] = b""
+    time_to_live: Seconds = 0
+    value: Annotated[bytes, Meta(max_length=1024)] | None = None
+
+
+class Offer(codec.Struct, tag=5, array_like=True):
+    """Rows that the holder may ask for."""
+
+    id: Bin20
+    deposits: Annotated[list[bytes], Meta(max_length=OFFER_KEYS_MAX)]
+    entries: Annotated[list[Entry], Meta(min_length=1, max_length=OFFER_KEYS_MAX)]
+
+
+class Answer(codec.Struct, tag=6, array_like=True):
+    """A verdict for each entry; accepted ones will be asked for."""
+
+    id: Bin20
+    verdicts: Annotated[bytes, Meta(max_length=OFFER_KEYS_MAX)]
+    granted: Annotated[list[Hours], Meta(max_length=OFFER_KEYS_MAX)]
+
+
+class Final(codec.Struct, array_like=True):
+    """The last word on one entry."""
+
+    entry: Annotated[int, Meta(ge=0, lt=OFFER_KEYS_MAX)]
+    verdict: Code
+    granted: Hours
+
+
+class Stored(codec.Struct, tag=7, array_like=True):
+    """Sent after the commit."""
+
+    id: Bin20
+    finals: Annotated[list[Final], Meta(max_length=OFFER_KEYS_MAX)]
+
+
+class Provide(codec.Struct, tag=8, array_like=True):
+    """A signed provider record."""
+
+    id: Bin20
+    record: Annotated[bytes, Meta(max_length=24_000)]
+
+
+class Done(codec.Struct, tag=9, array_like=True):
+    """The verdict on a Provide."""
+
+    id: Bin20
+    verdict: Code
+
+
+class Row(codec.Struct, array_like=True):
+    """Names a row."""
+
+    key: Bin20
+    index: Bin20
+    blake3: Bin32
+
+
+class Prove(codec.Struct, tag=10, array_like=True):
+    """Show that you hold these rows."""
+
+    id: Bin20
+    nonce: Bin32
+    rows: Annotated[list[Row], Meta(max_length=OFFER_KEYS_MAX)]
+
+
+class Proof(codec.Struct, tag=11, array_like=True):
+    """BLAKE3 of each value keyed with the nonce; None where it is not held."""
+
+    id: Bin20
+    proofs: Annotated[list[Bin32 | None], Meta(max_length=OFFER_KEYS_MAX)]
+
+
+Message = Get | Found | Absent | Cancel | Offer | Answer | Stored | Provide | Done | Prove | Proof
+
+decode: Callable[[codec.Packed], Message] = codec.decoder(Message)
+encode = codec.encode

@@ -1,0 +1,318 @@
+"""Session: one encrypted conversation with one peer (pure).
+
+Joins the control channel and the trains of units to one machine. The shell calls, always in this
+order: ``receive`` (or ``on_timeout``), ``take_events``, ``bursts_to_send``, ``next_deadline``.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bytestag.config import DATAGRAM_BYTES_MAX, HOUR, TRAIN_DATAGRAM_BYTES_MAX
+from bytestag.crypto.identity import Address
+from bytestag.errors import PacketError
+from bytestag.network import frames
+from bytestag.network.control import ControlChannel
+from bytestag.network.handshake import CONTROL, UNIT, Agreement
+from bytestag.network.rtt import Rtt
+from bytestag.network.trains import Burst, TrainReceiver, TrainSender
+from bytestag.network.units import (
+    UNIT_HEAD,
+    UNIT_HEAD_BYTES,
+    Download,
+    Upload,
+    unit_bytes_for,
+)
+
+SESSION_SECONDS_MAX = 12 * HOUR
+DOWNLOADS_MAX = 4096
+MTU_PROBES_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A whole message, undecoded."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadProgressed:
+    """A unit was decrypted; look at ``download.is_done``."""
+
+    download: Download
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadFailed:
+    """A unit did not authenticate; ask again with a new transfer ID."""
+
+    download: Download
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFinished:
+    """Every segment was acknowledged."""
+
+    upload: Upload
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The session is over."""
+
+    reason: str
+
+
+Event = MessageReceived | DownloadProgressed | DownloadFailed | UploadFinished | Closed
+
+
+class Session:
+    """One end of a session, after the handshake."""
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        now: float,
+        *,
+        window_bytes: int,
+        idle_seconds: float,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.agreement = agreement
+        self.address = agreement.address
+        self.is_confirmed = agreement.is_initiator
+        self.is_closed = False
+        self._random_bytes = random_bytes
+        self._idle_seconds = idle_seconds
+        self._began = now
+        self._last_received = now
+        self._rtt = Rtt()
+        self._control = ControlChannel(
+            agreement.remote_id, agreement.send_key, agreement.receive_key, self._rtt
+        )
+        window = min(window_bytes, agreement.burst_bytes)
+        self._sender = TrainSender(agreement.remote_id, self._rtt, window)
+        self._receiver = TrainReceiver()
+        self._downloads: dict[int, Download] = {}
+        self._slot = 0
+        self._events: list[Event] = []
+        self._candidate: tuple[Address, bytes, bool] | None = None
+        """Another address of the peer, the nonce it must echo, whether to challenge it now."""
+        self._mtu_probes: dict[int, int] = {}
+        self._mtu_probes_sent = 0
+        self.bad_units = 0
+        if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
+            self._control.greet()
+
+    # --- Getters ---------------------------------------------------------------------------------
+
+    @property
+    def rtt_seconds(self) -> float:
+        return self._rtt.smoothed
+
+    @property
+    def uploads_active(self) -> int:
+        return self._sender.active
+
+    @property
+    def resent_segments(self) -> int:
+        return self._sender.resent_segments
+
+    @property
+    def is_old(self) -> bool:
+        """Whether a new handshake should replace this session."""
+        return self._control.is_exhausted
+
+    def next_deadline(self) -> float:
+        """Return when :meth:`on_timeout` wants to be called; infinity once it is closed."""
+        if self.is_closed:
+            return math.inf
+        times = (self._control.next_deadline(), self._sender.next_deadline())
+        idle = self._last_received + self._idle_seconds
+        return min([idle, *(t for t in times if t is not None)])
+
+    def take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    # --- Receiving -------------------------------------------------------------------------------
+
+    def receive(self, datagram: memoryview, address: Address, now: float) -> None:
+        """Take a datagram with our connection ID.
+
+        Raises:
+            PacketError: forged, replayed or malformed; nothing has changed then.
+        """
+        if self.is_closed:
+            return
+        kind = datagram[9]
+        if kind == UNIT:
+            self._receive_unit(datagram, address, now)
+        elif kind == CONTROL:
+            self._receive_control(bytes(datagram), address, now)
+        else:
+            raise PacketError("unknown type in a session")
+
+    def _receive_control(self, datagram: bytes, address: Address, now: float) -> None:
+        counter, received = self._control.open(datagram)
+        is_newest = counter > self._control.largest_received
+        self._last_received = now
+        if not self.is_confirmed:
+            self.is_confirmed = True
+        if address != self.address and is_newest:
+            self._challenge_path(address)
+        for frame in received:
+            match frame:
+                case frames.Units():
+                    self._sender.receive_units(frame, now)
+                case frames.PathChallenge(nonce):
+                    self._control.send_frame(frames.PathResponse(nonce))
+                case frames.PathResponse(nonce):
+                    self._prove_path(nonce, address)
+                case frames.Close(reason):
+                    self._end(f"closed by the peer ({reason})")
+                case _:
+                    pass
+        for message in self._control.receive(counter, received, now):
+            self._events.append(MessageReceived(message))
+        self._events.extend(UploadFinished(u) for u in self._sender.take_finished())
+        for counter in self._control.acked_pings & self._mtu_probes.keys():
+            self._sender.datagram_bytes = max(
+                self._sender.datagram_bytes, self._mtu_probes.pop(counter)
+            )
+        self._control.acked_pings.clear()
+
+    def _receive_unit(self, datagram: memoryview, address: Address, now: float) -> None:
+        if len(datagram) <= UNIT_HEAD_BYTES or address != self.address:
+            raise PacketError("misplaced unit")
+        _, train, index, segment, slot, unit, body = UNIT_HEAD.unpack_from(datagram)
+        if index >= 64 or segment >= 64:
+            raise PacketError("malformed unit head")
+        download = self._downloads.get(slot)
+        if download is not None:
+            if not download.is_announced:
+                return  # its FOUND is still under way; unacknowledged, it comes again
+            try:
+                if download.receive(unit, segment, body, datagram[UNIT_HEAD_BYTES:]):
+                    self._last_received = now
+                    self._events.append(DownloadProgressed(download))
+            except PacketError:
+                self.bad_units += 1
+                self.forget_download(download)
+                self._events.append(DownloadFailed(download))
+                raise
+        self._receiver.receive(train, index)
+
+    def _challenge_path(self, address: Address) -> None:
+        """Somebody who knows our keys is elsewhere now: ask him to answer there."""
+        if self._candidate is None or self._candidate[0] != address:
+            self._candidate = (address, self._random_bytes(8), True)
+        else:
+            self._candidate = (*self._candidate[:2], True)
+
+    def _prove_path(self, nonce: bytes, address: Address) -> None:
+        candidate = self._candidate
+        if candidate is None or candidate[0] != address:
+            return
+        if hmac.compare_digest(candidate[1], nonce):
+            self.address, self._candidate = address, None
+
+    # --- Commands --------------------------------------------------------------------------------
+
+    def send_message(self, message: bytes) -> None:
+        """Queue a message of at most 70,400 bytes."""
+        self._control.send_message(message)
+
+    @property
+    def unit_bytes(self) -> int:
+        """Plaintext of a full unit of the next upload."""
+        return unit_bytes_for(self._sender.datagram_bytes)
+
+    def upload(self, transfer_id: bytes, slot: int, plain: memoryview, unit_bytes: int) -> Upload:
+        """Begin to send what a GET asked for."""
+        upload = Upload(transfer_id, slot, plain, self.agreement.send_key, unit_bytes)
+        self._sender.add(upload)
+        self._events.extend(UploadFinished(u) for u in self._sender.take_finished())
+        self._probe_mtu()
+        return upload
+
+    def cancel_upload(self, transfer_id: bytes) -> None:
+        self._sender.cancel(transfer_id)
+
+    def expect_download(self, transfer_id: bytes) -> Download:
+        """Reserve a slot for what a GET of ours asks for."""
+        assert len(self._downloads) < DOWNLOADS_MAX
+        while self._slot in self._downloads:
+            self._slot = (self._slot + 1) % 65536
+        download = Download(transfer_id, self._slot, self.agreement.receive_key)
+        self._downloads[self._slot] = download
+        self._slot = (self._slot + 1) % 65536
+        return download
+
+    def forget_download(self, download: Download) -> None:
+        """Free the slot; what still comes for it is acknowledged and dropped."""
+        if self._downloads.get(download.slot) is download:
+            del self._downloads[download.slot]
+
+    def close(self, reason: int = 0) -> None:
+        """Say goodbye; send what :meth:`bursts_to_send` still gives."""
+        if not self.is_closed:
+            self._control.send_frame(frames.Close(reason))
+            self._end("closed by us")
+
+    def _end(self, reason: str) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self._events.append(Closed(reason))
+
+    _wants_mtu_probe = False
+
+    def _probe_mtu(self) -> None:
+        if (
+            self._sender.datagram_bytes == DATAGRAM_BYTES_MAX
+            and self._mtu_probes_sent < MTU_PROBES_MAX
+            and not self._mtu_probes
+        ):
+            self._wants_mtu_probe = True
+
+    # --- Time and sending ------------------------------------------------------------------------
+
+    def on_timeout(self, now: float) -> None:
+        """Act on what is overdue."""
+        if now >= self._last_received + self._idle_seconds:
+            self._end("idle")
+        elif now >= self._began + SESSION_SECONDS_MAX:
+            self.close()
+        else:
+            self._control.on_timeout(now)
+            self._sender.on_timeout(now)
+
+    def bursts_to_send(
+        self, now: float, *, ack_now: bool = False
+    ) -> Iterator[tuple[Burst, Address]]:
+        """Yield what may be sent now and where to; nothing before the peer is confirmed."""
+        if not self.is_confirmed:
+            return
+        for units in self._receiver.units_to_send():
+            self._control.send_frame(units)
+        if self._candidate is not None and self._candidate[2]:
+            address, nonce, _ = self._candidate
+            self._candidate = (address, nonce, False)
+            datagram = self._control.seal(frames.PathChallenge(nonce))
+            yield Burst([datagram], len(datagram)), address
+        for datagram in self._control.datagrams_to_send(now, ack_now=ack_now):
+            yield Burst([datagram], len(datagram)), self.address
+        if self.is_closed:
+            return
+        if self._wants_mtu_probe:
+            self._wants_mtu_probe = False
+            self._mtu_probes_sent += 1
+            counter, datagram = self._control.ping(TRAIN_DATAGRAM_BYTES_MAX, now)
+            self._mtu_probes = {counter: TRAIN_DATAGRAM_BYTES_MAX}
+            yield Burst([datagram], len(datagram)), self.address
+        for burst in self._sender.bursts_to_send(now):
+            yield burst, self.address

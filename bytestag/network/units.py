@@ -1,0 +1,204 @@
+"""Units: slices of a value that are encrypted, cut into datagrams, and put together again (pure).
+
+:class:`Upload` makes the ciphertext of units, :class:`Download` collects segments and decrypts.
+Neither knows about loss; see ``trains``. Format: ``docs/protocol.rst``, "UNIT".
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from bytestag.config import TRAIN_SEGMENTS_MAX
+from bytestag.crypto.primitives import AESGCM, TAG_BYTES, InvalidTag
+from bytestag.errors import PacketError
+from bytestag.hashing import blake2s_keyed
+
+UNIT_HEAD = struct.Struct(">10sIBBHIH")
+UNIT_HEAD_BYTES = UNIT_HEAD.size
+SEGMENTS_MAX = 64
+BODY_BYTES_MIN = 64
+_AAD = struct.Struct(">II")
+
+
+def unit_key(root: bytes, transfer_id: bytes) -> bytes:
+    """Return the 16-byte AES key of a transfer."""
+    return blake2s_keyed(root, b"bytestag/unit/1" + transfer_id, 16)
+
+
+def unit_bytes_for(datagram_bytes: int) -> int:
+    """Return the plaintext bytes of a full unit whose last segment is one byte short."""
+    return (datagram_bytes - UNIT_HEAD_BYTES) * TRAIN_SEGMENTS_MAX - TAG_BYTES - 1
+
+
+def _nonce(unit: int) -> bytes:
+    return unit.to_bytes(12, "big")
+
+
+@dataclass(slots=True)
+class SealedUnit:
+    """A unit's ciphertext, kept until every segment was acknowledged."""
+
+    ciphertext: memoryview
+    body_bytes: int
+    pending: int
+    """Bitmap of segments not yet acknowledged."""
+
+    @property
+    def segments(self) -> int:
+        return -(-len(self.ciphertext) // self.body_bytes)
+
+    def segment(self, number: int) -> memoryview:
+        start = number * self.body_bytes
+        return self.ciphertext[start : start + self.body_bytes]
+
+
+class Upload:
+    """The sending end of a transfer."""
+
+    __slots__ = ("_key", "_plain", "_unacked", "next_unit", "slot", "transfer_id", "unit_bytes",
+                 "units", "units_count")  # fmt: skip
+
+    def __init__(
+        self, transfer_id: bytes, slot: int, plain: memoryview, root: bytes, unit_bytes: int
+    ) -> None:
+        self.transfer_id = transfer_id
+        self.slot = slot
+        self.unit_bytes = unit_bytes
+        self.next_unit = 0
+        self.units_count = -(-len(plain) // unit_bytes)
+        self.units: dict[int, SealedUnit] = {}
+        self._plain = plain
+        self._key = AESGCM(unit_key(root, transfer_id))
+        self._unacked = self.units_count
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every segment was acknowledged."""
+        return self._unacked == 0
+
+    @property
+    def has_next(self) -> bool:
+        return self.next_unit < self.units_count
+
+    def seal_next(self, body_bytes: int) -> tuple[int, SealedUnit]:
+        """Encrypt the next unit; return its number and the sealed unit, which is kept."""
+        number = self.next_unit
+        start = number * self.unit_bytes
+        plain = self._plain[start : start + self.unit_bytes]
+        ciphertext = self._key.encrypt(_nonce(number), plain, _AAD.pack(number, len(plain)))
+        size = len(ciphertext)
+        if size % body_bytes == 0:  # the last segment must be shorter than the others
+            body_bytes = _smaller_body(size, body_bytes)
+        sealed = SealedUnit(memoryview(ciphertext), body_bytes, 0)
+        sealed.pending = (1 << sealed.segments) - 1
+        self.units[number] = sealed
+        self.next_unit += 1
+        return number, sealed
+
+    def acknowledge(self, unit: int, segment: int) -> None:
+        """A segment has arrived."""
+        sealed = self.units.get(unit)
+        if sealed is not None:
+            sealed.pending &= ~(1 << segment)
+            if not sealed.pending:
+                del self.units[unit]
+                self._unacked -= 1
+
+
+def _smaller_body(size: int, body_bytes: int) -> int:
+    """Return the largest body below ``body_bytes`` that does not divide ``size``."""
+    body = body_bytes - 1
+    while size % body == 0:
+        body -= 1
+    return body
+
+
+@dataclass(slots=True)
+class _Assembly:
+    buffer: bytearray
+    body_bytes: int
+    missing: int
+
+
+class Download:
+    """The receiving end: segments in, plaintext out."""
+
+    __slots__ = ("_assemblies", "_key", "_missing", "buffer", "length", "slot", "transfer_id",
+                 "unit_bytes")  # fmt: skip
+
+    def __init__(self, transfer_id: bytes, slot: int, root: bytes) -> None:
+        self.transfer_id = transfer_id
+        self.slot = slot
+        self.length = -1
+        self.unit_bytes = 0
+        self.buffer = bytearray()
+        self._key = AESGCM(unit_key(root, transfer_id))
+        self._assemblies: dict[int, _Assembly] = {}
+        self._missing: set[int] = set()
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether the size is known, so that units can be placed."""
+        return self.length >= 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_announced and not self._missing
+
+    @property
+    def received_bytes(self) -> int:
+        """Plaintext bytes that have been decrypted."""
+        return max(self.length - len(self._missing) * self.unit_bytes, 0)
+
+    def announce(self, length: int, unit_bytes: int) -> None:
+        """Learn the size of what comes (from FOUND)."""
+        if self.is_announced:
+            return
+        self.length, self.unit_bytes = length, unit_bytes
+        self.buffer = bytearray(length)
+        self._missing = set(range(-(-length // unit_bytes)))
+
+    def receive(self, unit: int, segment: int, body_bytes: int, body: memoryview) -> bool:
+        """Place a segment; return whether a unit became whole.
+
+        Raises:
+            PacketError: the segment fits no unit, or a whole unit does not authenticate.
+        """
+        if unit not in self._missing:
+            if unit * self.unit_bytes >= max(self.length, 1):
+                raise PacketError("unit beyond the transfer")
+            return False
+        assembly = self._assemblies.get(unit)
+        if assembly is None:
+            assembly = self._assemblies[unit] = self._new_assembly(unit, body_bytes)
+        start = segment * assembly.body_bytes
+        size = min(assembly.body_bytes, len(assembly.buffer) - start)
+        if body_bytes != assembly.body_bytes or len(body) != size or size <= 0:
+            raise PacketError("segment does not fit its unit")
+        bit = 1 << segment
+        if assembly.missing & bit:
+            assembly.buffer[start : start + size] = body
+            assembly.missing &= ~bit
+        if assembly.missing:
+            return False
+        self._finish(unit, assembly)
+        return True
+
+    def _new_assembly(self, unit: int, body_bytes: int) -> _Assembly:
+        size = min(self.unit_bytes, self.length - unit * self.unit_bytes) + TAG_BYTES
+        segments = -(-size // max(body_bytes, 1))
+        if body_bytes < BODY_BYTES_MIN or segments > SEGMENTS_MAX:
+            raise PacketError("malformed segment size")
+        return _Assembly(bytearray(size), body_bytes, (1 << segments) - 1)
+
+    def _finish(self, unit: int, assembly: _Assembly) -> None:
+        del self._assemblies[unit]
+        size = len(assembly.buffer) - TAG_BYTES
+        try:
+            plain = self._key.decrypt(_nonce(unit), assembly.buffer, _AAD.pack(unit, size))
+        except InvalidTag as error:
+            raise PacketError("unit does not authenticate") from error
+        start = unit * self.unit_bytes
+        self.buffer[start : start + size] = plain
+        self._missing.discard(unit)
