@@ -7,6 +7,8 @@ overrides them all: then each is a subdirectory of it.
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from pathlib import Path
 
 import platformdirs
@@ -38,8 +40,19 @@ def state_dir() -> Path:
 
 
 def runtime_dir() -> Path:
-    """What is gone after a restart: the control door's socket."""
-    return _home("runtime") or platformdirs.user_runtime_path(NAME, appauthor=False)
+    """What is gone after a restart: the control door's socket.
+
+    Without a session directory it lies with the state, not in a temporary directory, where
+    another user may have been first.
+    """
+    home = _home("runtime")
+    if home is not None:
+        return home
+    if sys.platform.startswith("linux") and not os.environ.get("XDG_RUNTIME_DIR"):
+        return state_dir() / "run"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one that cannot be written to; ``ensure`` will say so
+        return platformdirs.user_runtime_path(NAME, appauthor=False)
 
 
 def ensure(directory: Path) -> Path:

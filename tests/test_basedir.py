@@ -1,5 +1,6 @@
 """Directories: the override, the mode."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def test_without_it_the_system_decides(
         monkeypatch.setenv("BYTESTAG_HOME", home)
     assert directory().is_absolute()
     assert "bytestag" in directory().parts
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="XDG is for Linux")
+def test_the_socket_lies_in_the_session_directory_or_else_with_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BYTESTAG_HOME", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert basedir.runtime_dir() == tmp_path / "bytestag"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert basedir.runtime_dir() == tmp_path / "state" / "bytestag" / "run"
 
 
 def test_a_relative_home_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
