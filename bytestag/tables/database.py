@@ -18,13 +18,14 @@ from bytestag import config
 from bytestag.config import GIB, MIB
 from bytestag.errors import NoSpace
 from bytestag.keys import KeyBytes
-from bytestag.tables import admission, database_rows
+from bytestag.tables import admission, database_reads
 from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict, bytes_match
 from bytestag.tables.database_engine import BATCH_BYTES_MAX, BATCH_VALUES_MAX, Database
-from bytestag.tables.database_rows import COLUMNS, RowWriter, to_record
+from bytestag.tables.database_reads import COLUMNS, to_record
+from bytestag.tables.database_rows import Change, RowWriter
 from bytestag.tables.schema import blobs, records, state
 
-_Outcome = tuple[list[Verdict], list[database_rows.Change]]
+_Outcome = tuple[list[Verdict], list[Change]]
 _logger = logging.getLogger(__name__)
 _c = records.c
 
@@ -74,13 +75,13 @@ class DatabaseKVPTable(KVPTable):
 
     def records_by_key(self, key: KeyBytes) -> list[KVPRecord]:
         with self.database.read() as connection:
-            return database_rows.rows_of_key(connection, key)
+            return database_reads.rows_of_key(connection, key)
 
     def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:
         bad = []
         try:
             with self.database.read() as connection:
-                for record in database_rows.rows_of_key(connection, kvpid.key):
+                for record in database_reads.rows_of_key(connection, kvpid.key):
                     if record.index == kvpid.index and record.blake3.startswith(selector):
                         value = _value(connection, record)
                         if value is not None:
@@ -102,14 +103,14 @@ class DatabaseKVPTable(KVPTable):
 
     def judge(self, record: KVPRecord, now: float) -> Verdict:
         with self.database.read() as connection:
-            ledger = database_rows.ledger_of(connection, [record])
+            ledger = database_reads.ledger_of(connection, [record])
             return admission.judge(
                 record,
                 now,
-                database_rows.rows_of_key(connection, record.key),
+                database_reads.rows_of_key(connection, record.key),
                 ledger,
                 self.max_size,
-                lambda standing, cost: database_rows.can_evict(
+                lambda standing, cost: database_reads.can_evict(
                     connection, ledger, standing, cost, now
                 ),
             )
@@ -193,7 +194,7 @@ class DatabaseKVPTable(KVPTable):
         return verdicts
 
     def _delete(self, condition: sa.ColumnElement[bool], limit: int | None = None) -> int:
-        def work(connection: sa.Connection) -> tuple[int, list[database_rows.Change]]:
+        def work(connection: sa.Connection) -> tuple[int, list[Change]]:
             writer = self._writer(connection, now=0)
             return writer.delete(condition, limit), writer.changes
 
@@ -204,13 +205,13 @@ class DatabaseKVPTable(KVPTable):
     def _writer(self, connection: sa.Connection, now: float) -> RowWriter:
         return RowWriter(self.database, connection, self.max_size, self._node_key, now)
 
-    def _tell(self, changes: list[database_rows.Change]) -> None:
+    def _tell(self, changes: list[Change]) -> None:
         for kvpid, is_added in changes:
             self.value_changed_observer(kvpid, is_added)
 
     def _ledger(self) -> admission.Ledger:
         with self.database.read() as connection:
-            return database_rows.ledger_of(connection)
+            return database_reads.ledger_of(connection)
 
     def _drop_bad(self, record: KVPRecord) -> None:
         _logger.warning("! bytes of %s no longer match their hashes: dropped", record.key)

@@ -141,6 +141,10 @@ shared_paths = sa.Table(
     metadata,
     _id(),
     sa.Column("path", _Bytes(), nullable=False, unique=True),
+    _column("manifest_size", _Whole),  # of a directory's manifest; 0 before the first scan
+    _column("manifest_sha1", _Bytes()),
+    _column("manifest_blake3", _Bytes()),
+    _column("info_blake3", _Bytes()),  # of the manifest's FileInfo, where it is itself in parts
     sqlite_strict=True,
 )
 shared_files = sa.Table(

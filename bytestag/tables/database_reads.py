@@ -1,0 +1,114 @@
+"""What reading and writing ask of ``records`` and ``totals`` alike (shell around SQL)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from bytestag import config
+from bytestag.keys import KeyBytes
+from bytestag.tables import admission
+from bytestag.tables.base import KVPID, KVPRecord, Standing
+from bytestag.tables.schema import records, totals
+
+_c = records.c
+COLUMNS = (
+    _c.key,
+    _c.sha1,
+    _c.blake3,
+    _c.size,
+    _c.timestamp,
+    _c.time_to_live,
+    _c.last_update,
+    _c.standing,
+    _c.deposit,
+    _c.depositor,
+    _c.address_group,
+)
+
+
+def to_record(row: Any) -> KVPRecord:
+    """Return the record of a row that begins with :data:`COLUMNS`."""
+    return KVPRecord(
+        KVPID(KeyBytes(row[0]), KeyBytes(row[1])),
+        row[2],
+        row[3],
+        row[4],
+        row[5],
+        last_update=row[6],
+        standing=Standing(row[7]),
+        deposit=row[8],
+        depositor=row[9],
+        group=row[10],
+    )
+
+
+_ROWS_OF_KEY = sa.select(*COLUMNS).where(_c.key == sa.bindparam("key")).order_by(_c.id)
+_ROWS_OF_KEYS = (
+    sa.select(*COLUMNS).where(_c.key.in_(sa.bindparam("keys", expanding=True))).order_by(_c.id)
+)
+
+
+def rows_of_key(connection: sa.Connection, key: bytes) -> list[KVPRecord]:
+    """Return the rows of a key, oldest first."""
+    return [to_record(row) for row in connection.execute(_ROWS_OF_KEY, {"key": key})]
+
+
+def rows_of_keys(
+    connection: sa.Connection, keys: Iterable[KeyBytes]
+) -> dict[KeyBytes, list[KVPRecord]]:
+    """Return the rows of each key, oldest first; a key without any has an empty list."""
+    found: dict[KeyBytes, list[KVPRecord]] = {key: [] for key in keys}
+    for row in connection.execute(_ROWS_OF_KEYS, {"keys": list(found)}):
+        record = to_record(row)
+        found[record.key].append(record)
+    return found
+
+
+_TOTALS = (
+    sa.select(totals)
+    .where(totals.c.name.in_(sa.bindparam("names", expanding=True)))
+    .order_by(totals.c.name)
+)
+
+
+def ledger_of(
+    connection: sa.Connection, asking: Iterable[KVPRecord] = (), *, is_locked: bool = False
+) -> admission.Ledger:
+    """Return the sums by standing, and those of the depositors and groups that ask."""
+    names: dict[str, Standing | bytes | str] = {
+        f"standing/{standing}": standing for standing in Standing
+    }
+    for record in asking:
+        if record.standing is Standing.KEPT:
+            names[f"depositor/{record.depositor.hex()}"] = record.depositor
+            names[f"group/{record.group}"] = record.group
+    query = _TOTALS.with_for_update() if is_locked else _TOTALS
+    ledger = admission.Ledger()
+    for name, rows, cost in connection.execute(query, {"names": list(names)}):
+        match names[name]:
+            case Standing() as standing:
+                ledger.rows[standing] = rows
+                ledger.costs[standing] = cost
+            case bytes(depositor):
+                ledger.kept_by_depositor[depositor] = cost
+            case str(group):
+                ledger.kept_by_group[group] = cost
+    return ledger
+
+
+_COST = sa.func.coalesce(sa.func.sum(_c.size + config.RECORD_OVERHEAD_BYTES), 0)
+
+
+def can_evict(
+    connection: sa.Connection, ledger: admission.Ledger, newcomer: Standing, cost: int, now: float
+) -> bool:
+    """Return whether rows of at least ``cost`` yield to a newcomer."""
+    lower = [standing for standing in Standing if standing < min(newcomer, Standing.KEPT)]
+    missing = cost - sum(ledger.costs[standing] for standing in lower)
+    if missing <= 0:
+        return True
+    expired = sa.select(_COST).where(_c.expires <= now, _c.standing.not_in(lower))
+    return bool(connection.execute(expired).scalar_one() >= missing)

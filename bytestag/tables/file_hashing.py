@@ -1,0 +1,142 @@
+"""Hashing a file: whole and by parts, in one read (shell).
+
+A part of a file with one part is the file, so small files are hashed once. Large ones are hashed as
+a whole by a second thread while the first one hashes the parts: hashes let go of Python's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bytestag.config import MIB, PART_BYTES
+from bytestag.errors import StorageError
+from bytestag.hashing import BLAKE3_BYTES, SHA1_BYTES, blake3, blake3_hasher, sha1, sha1_hasher
+from bytestag.tables.walking import inode
+
+READ_BYTES = MIB
+ENTRY_BYTES = SHA1_BYTES + BLAKE3_BYTES
+RACY_NS = 20_000_000  # a later write may leave the same time: five ticks of a 250 Hz kernel
+RACY_COARSE_NS = 2_000_000_000  # where the file system keeps whole seconds
+MTIME_UNKNOWN = -1
+PARALLEL_BYTES_MIN = 4 * MIB
+
+
+class FileChanged(StorageError):
+    """A file was written to, or ended, while it was read."""
+
+    code = "changed"
+
+
+class Stopped(Exception):
+    """The caller asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFile:
+    """What one read of a file found."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    sha1: bytes
+    blake3: bytes
+    entries: bytes
+    """SHA-1 ‖ BLAKE3 of each part, packed."""
+
+    def parts(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """Yield SHA-1, BLAKE3 and size of each part."""
+        for number, at in enumerate(range(0, len(self.entries), ENTRY_BYTES)):
+            middle, end = at + SHA1_BYTES, at + ENTRY_BYTES
+            size = min(PART_BYTES, self.size - number * PART_BYTES)
+            yield self.entries[at:middle], self.entries[middle:end], size
+
+
+def hash_file(
+    path: bytes,
+    now_ns: Callable[[], int],
+    tick: Callable[[int], None] = lambda _bytes: None,
+    helpers: ThreadPoolExecutor | None = None,
+) -> HashedFile:
+    """Read and hash a file. ``tick`` is called with the bytes read and may raise to stop.
+
+    Raises OSError if it cannot be read and FileChanged if it is not the same file at the end. A
+    file written to a moment ago has an unknown time of change, so that it is looked at again.
+    """
+    with open(path, "rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        if before.st_size <= PART_BYTES:
+            whole_sha1, whole_blake3, entries, size = _hash_small(file.read(PART_BYTES + 1))
+            tick(size)
+        else:
+            pool = helpers if before.st_size >= PARALLEL_BYTES_MIN else None
+            whole_sha1, whole_blake3, entries, size = _hash_large(file.fileno(), tick, pool)
+        after = os.fstat(file.fileno())
+    if size != after.st_size or _identity(before) != _identity(after):
+        raise FileChanged("changed while it was read")
+    is_coarse = after.st_mtime_ns % 1_000_000_000 == 0
+    racy_ns = RACY_COARSE_NS if is_coarse else RACY_NS
+    is_racy = abs(now_ns() - after.st_mtime_ns) < racy_ns
+    return HashedFile(
+        size,
+        MTIME_UNKNOWN if is_racy else after.st_mtime_ns,
+        inode(after),
+        whole_sha1,
+        whole_blake3,
+        entries,
+    )
+
+
+def _hash_small(value: bytes) -> tuple[bytes, bytes, bytes, int]:
+    whole_sha1, whole_blake3 = sha1(value), blake3(value)
+    return whole_sha1, whole_blake3, whole_sha1 + whole_blake3 if value else b"", len(value)
+
+
+def _hash_large(
+    descriptor: int, tick: Callable[[int], None], helpers: ThreadPoolExecutor | None
+) -> tuple[bytes, bytes, bytes, int]:
+    sha1_, blake3_, entries, size = sha1_hasher(), blake3_hasher(), bytearray(), 0
+    buffers = bytearray(READ_BYTES), bytearray(READ_BYTES)
+    waiting = None
+
+    def update(block: memoryview) -> None:
+        sha1_.update(block)
+        blake3_.update(block)
+
+    while True:
+        buffer = buffers[size // READ_BYTES % 2]
+        filled = _fill(descriptor, buffer)
+        block = memoryview(buffer)[:filled]
+        if waiting is not None:
+            waiting.result()
+        waiting = helpers.submit(update, block) if helpers is not None else None
+        for at in range(0, filled, PART_BYTES):
+            part = block[at : at + PART_BYTES]
+            entries += sha1(part) + blake3(part)
+        if waiting is None:
+            update(block)
+        size += filled
+        tick(filled)
+        if filled < READ_BYTES:
+            break
+    if waiting is not None:
+        waiting.result()
+    return sha1_.digest(), blake3_.digest(), bytes(entries), size
+
+
+def _fill(descriptor: int, buffer: bytearray) -> int:
+    """Read until the buffer is full or the file ends; return how many bytes."""
+    filled = 0
+    view = memoryview(buffer)
+    while filled < len(buffer):
+        count = os.readv(descriptor, [view[filled:]])
+        if not count:
+            break
+        filled += count
+    return filled
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,98 @@
+"""Queries about the rows of shared files, and how they become records (pure but for ``pages``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from bytestag.keys import KeyBytes
+from bytestag.tables.base import KVPID, NEVER_SECONDS, KVPRecord, Standing
+from bytestag.tables.database_engine import Database
+from bytestag.tables.schema import shared_files, shared_parts, shared_paths, shared_values
+
+PAGE_ROWS = 1000
+
+_f, _p, _v = shared_files.c, shared_parts.c, shared_values.c
+
+
+def pages(
+    database: Database, query: sa.Select[Any], *columns: sa.ColumnElement[bytes]
+) -> Iterator[KVPRecord]:
+    """Yield the records of a query in the order of key, SHA-1 and BLAKE3, a page at a time.
+
+    ``columns`` are those three; between pages no connection is held.
+    """
+    key, index, hash_ = columns
+    query = query.order_by(*dict.fromkeys(columns)).limit(PAGE_ROWS)
+    page_query = query
+    while True:
+        with database.read() as connection:
+            page = connection.execute(page_query).all()
+        if not page:
+            return
+        for row in page:
+            yield to_record(row.key, row)
+        last = page[-1]
+        after = sa.or_(
+            key > last.key,
+            sa.and_(key == last.key, index > last.sha1),
+            sa.and_(key == last.key, index == last.sha1, hash_ > last.blake3),
+        )
+        page_query = query.where(key >= last.key, after)
+
+
+def parts_query(share: int | None) -> sa.Select[Any]:
+    query = (
+        sa.select(
+            _p.sha1.label("key"),
+            _p.sha1,
+            _p.blake3,
+            sa.func.min(_p.size).label("size"),
+            sa.func.min(_f.timestamp).label("timestamp"),
+        )
+        .join(shared_files, _f.id == _p.file)
+        .where(_f.is_dirty == 0)
+        .group_by(_p.sha1, _p.blake3)
+    )
+    return query if share is None else query.where(_f.share == share)
+
+
+def values_query(share: int | None) -> sa.Select[Any]:
+    query = sa.select(
+        _v.key,
+        _v.sha1,
+        _v.blake3,
+        sa.func.min(_v.size).label("size"),
+        sa.func.min(_v.timestamp).label("timestamp"),
+    ).group_by(_v.key, _v.sha1, _v.blake3)
+    return query if share is None else query.where(_v.share == share)
+
+
+PARTS_OF_KEY = parts_query(None).where(_p.sha1 == sa.bindparam("key")).order_by("timestamp")
+VALUES_OF_KEY = values_query(None).where(_v.key == sa.bindparam("key")).order_by("timestamp")
+PLACE_OF_PART = (
+    sa.select(_f.id, _f.path, _p.number, shared_paths.c.path.label("root"))
+    .select_from(shared_parts)
+    .join(shared_files, _f.id == _p.file)
+    .join(shared_paths, shared_paths.c.id == _f.share)
+    .where(_p.sha1 == sa.bindparam("key"), _p.blake3 == sa.bindparam("blake3"), _f.is_dirty == 0)
+    .order_by(_f.id)
+    .limit(1)
+)
+
+
+def to_record(key: bytes, row: Any) -> KVPRecord:
+    return KVPRecord(
+        KVPID(KeyBytes(key), KeyBytes(row.sha1)),
+        row.blake3,
+        row.size,
+        row.timestamp,
+        NEVER_SECONDS,
+        standing=Standing.ORIGINAL,
+    )
+
+
+def order(record: KVPRecord) -> tuple[KVPID, bytes]:
+    return record.kvpid, record.blake3

@@ -1,0 +1,98 @@
+"""Watching shared paths: a change on disk leads to a scan (shell).
+
+Events from the file system only say *when* to look; what changed is found by the scan, which looks
+at each file anyway. Where events do not reach (network file systems, too many directories) a
+periodic scan finds it later. The one module that imports watchfiles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from bytestag.events.runtime import Runtime
+from bytestag.tables.scanning import ScanResult
+from bytestag.tables.shared import SharedFilesKVPTable
+
+RESCAN_SECONDS = 3600.0
+DEBOUNCE_MILLISECONDS = 1000  # a burst of changes is one scan, at most this long after it began
+STEP_MILLISECONDS = 200
+_logger = logging.getLogger(__name__)
+
+
+class ShareWatcher:
+    """Scans the shares of a table whenever they change, until :meth:`run` is cancelled.
+
+    ``on_scan`` is awaited with the result of each scan.
+    """
+
+    def __init__(
+        self,
+        table: SharedFilesKVPTable,
+        runtime: Runtime,
+        on_scan: Callable[[ScanResult], Awaitable[object]] | None = None,
+        rescan_seconds: float = RESCAN_SECONDS,
+    ) -> None:
+        self._table = table
+        self._runtime = runtime
+        self._on_scan = on_scan
+        self._rescan_seconds = rescan_seconds
+        self._wanted = asyncio.Event()
+        self._shares_changed = asyncio.Event()
+
+    def shares_changed(self) -> None:
+        """Watch the table's present shares, and scan them; call it after adding or removing one."""
+        self._shares_changed.set()
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Scan once, then after each change."""
+        self._wanted.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            group.create_task(self._scan())
+
+    async def _scan(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._rescan_seconds):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+            self._wanted.clear()
+            result = await self._runtime.offload(self._table.scan)
+            _logger.debug("= scanned: %d files, %d hashed", result.files, result.hashed)
+            if self._on_scan is not None:
+                await self._on_scan(result)
+
+    async def _watch(self) -> None:
+        from watchfiles import awatch  # costs 40 ms that only a sharing node should pay
+
+        while True:
+            self._shares_changed = asyncio.Event()
+            shares = await self._runtime.offload(lambda: self._table.shared_directories)
+            paths = [path for path in shares if path.exists()]
+            if not paths:
+                await self._shares_changed.wait()
+                continue
+            changes = awatch(
+                *_parents_of_files(paths),
+                stop_event=self._shares_changed,
+                debounce=DEBOUNCE_MILLISECONDS,
+                step=STEP_MILLISECONDS,
+                watch_filter=None,
+                ignore_permission_denied=True,
+            )
+            try:
+                async for _change in changes:
+                    self._wanted.set()
+            except OSError as error:  # too many directories: the periodic scan is left
+                _logger.warning("! cannot watch the shared files: %s", error)
+                await self._shares_changed.wait()
+
+
+def _parents_of_files(paths: list[Path]) -> list[Path]:
+    """Watch a file's directory instead of the file: editors replace files by renaming."""
+    return list(dict.fromkeys(path if path.is_dir() else path.parent for path in paths))
