@@ -1,7 +1,7 @@
 """FileInfo: the parts of a file with their hashes (pure).
 
 Up to 4,096 parts it is the JSON of 2012 with BLAKE3 beside each SHA-1, and a reader of 2012 can
-read it. Above, version 2 names *list values* instead: packed entries of SHA-1 and BLAKE3, 20,164
+read it. Above, version 2 names *list values* instead: packed entries of SHA-1 and BLAKE3, 5,041
 to a value, all full but the last. An empty file has no parts. A FileInfo that exists is valid: the
 number of parts fits the size, and all sizes add up to it.
 
@@ -38,7 +38,7 @@ from bytestag.models.parts import (
 __all__ = ["FileInfo", "ListEntry", "PartEntry", "PartList", "build", "check_needs", "count_parts"]
 
 TYPE = "BytestagFileInfo"
-LISTS_MAX = 13_000  # what a root of 1 MiB has room for: 68 TB in parts of 256 KiB
+LISTS_MAX = 13_000  # what a root of 1 MiB has room for: 17 TB in parts of 256 KiB
 NAMES_MAX = 64
 NAME_BYTES_MAX = 1024
 RESERVED_FEATURES = frozenset({"enc", "parity", "pack"})

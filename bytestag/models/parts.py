@@ -1,7 +1,7 @@
 """Parts of a file and the list values that name many of them (pure).
 
 A list value is what FileInfo version 2 refers to: entries of SHA-1 ‖ BLAKE3 in the order of the
-file, 20,164 to a value of at most 1 MiB, all values full but the last.
+file, 5,041 to a value of at most 256 KiB, all values full but the last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from bytestag.models.canonical import INT_MAX
 
 PART_BYTES_MIN = 1024  # below, the entry would be a twentieth of what it describes
 ENTRY_BYTES = SHA1_BYTES + BLAKE3_BYTES
-LIST_ENTRIES_MAX = VALUE_BYTES_MAX // ENTRY_BYTES  # 20,164
+LIST_BYTES_MAX = PART_BYTES  # as a part, so that reading a range costs one short value more
+LIST_ENTRIES_MAX = LIST_BYTES_MAX // ENTRY_BYTES  # 5,041
 
 
 class PartEntry(NamedTuple):
@@ -48,7 +49,7 @@ class PartList:
     def pack(entries: Iterable[Sequence[Any]]) -> bytes:
         """Return the list value of entries that begin with SHA-1 and BLAKE3."""
         value = b"".join(entry[0] + entry[1] for entry in entries)
-        if len(value) > VALUE_BYTES_MAX or len(value) % ENTRY_BYTES:
+        if len(value) > LIST_BYTES_MAX or len(value) % ENTRY_BYTES:
             raise FormatError("these entries are no list value")
         return value
 
@@ -57,7 +58,7 @@ class PartList:
         value: bytes, first: int = 0, part_bytes: int = PART_BYTES, file_size: int | None = None
     ) -> list[PartEntry]:
         """Read a list value whose first entry is part number ``first`` of a file."""
-        if not value or len(value) > VALUE_BYTES_MAX or len(value) % ENTRY_BYTES:
+        if not value or len(value) > LIST_BYTES_MAX or len(value) % ENTRY_BYTES:
             raise FormatError(f"{len(value):,} bytes are no list of parts")
         hashes = (
             (value[i : i + SHA1_BYTES], value[i + SHA1_BYTES : i + ENTRY_BYTES])
