@@ -65,9 +65,9 @@ def check_tree(paths: Iterable[Sequence[str]], directories: Iterable[Sequence[st
         parent = directory(path[:-1])
         check_component(path[-1])
         folded = (*parent, fold(path[-1]))
-        other = files.setdefault(folded, path)
-        if other is not path:
-            raise _clash(path, other)
+        if folded in files:
+            raise _clash(path, files[folded])
+        files[folded] = path
     for path in map(tuple, directories):
         directory(path)
     for folded in files.keys() & known_directories.keys():
