@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from bytestag.errors import LocalError, Timeout
+from bytestag.events.tasks import call_in_loop
 
 _logger = logging.getLogger(__name__)
 
@@ -223,13 +224,7 @@ class EventReactor:
             if loop is None:
                 self._wake.set()  # nobody waits for it yet
                 return
-        if _running_loop() is loop:
-            self._wake.set()
-        else:
-            try:
-                loop.call_soon_threadsafe(self._wake.set)
-            except RuntimeError:
-                pass  # closed in this moment: whatever waits was dropped or refused
+        call_in_loop(loop, self._wake.set)  # if it closes now, what waits was dropped or refused
 
     # --- For blocking callers --------------------------------------------------------------------
 
@@ -268,13 +263,6 @@ class EventReactor:
         async with self:
             self._started.set()
             await self.wait_stopped()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _drain(queue: deque[T]) -> list[T]:

@@ -1,4 +1,4 @@
-"""What files, directories and collections are described by: values and their canonical bytes (pure).
+"""What describes files, directories and collections: values and their canonical bytes (pure).
 
 ====================  ======================================================================
 :mod:`.canonical`     JSON, read with bounds and written for hashing
