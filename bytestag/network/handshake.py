@@ -111,7 +111,7 @@ class Initiator:
         self._network_id = network_id
         self._responder = responder
         self._responder_static = responder_static
-        self._address = address
+        self.address = address
         self._capabilities = capabilities
         self._burst_bytes = burst_bytes
         self._random_bytes = random_bytes
@@ -165,7 +165,7 @@ class Initiator:
             receive_key,
             payload.capabilities,
             max(payload.receive_burst, BURST_BYTES_MIN),
-            self._address,
+            self.address,
             is_initiator=True,
         )
 

@@ -89,7 +89,7 @@ class Session:
         self._random_bytes = random_bytes
         self._idle_seconds = idle_seconds
         self._began = now
-        self._last_received = now
+        self.last_received = now
         self._rtt = Rtt()
         self._control = ControlChannel(
             agreement.remote_id, agreement.send_key, agreement.receive_key, self._rtt
@@ -132,7 +132,7 @@ class Session:
         if self.is_closed:
             return math.inf
         times = (self._control.next_deadline(), self._sender.next_deadline())
-        idle = self._last_received + self._idle_seconds
+        idle = self.last_received + self._idle_seconds
         return min([idle, *(t for t in times if t is not None)])
 
     def take_events(self) -> list[Event]:
@@ -160,7 +160,7 @@ class Session:
     def _receive_control(self, datagram: bytes, address: Address, now: float) -> None:
         counter, received = self._control.open(datagram)
         is_newest = counter > self._control.largest_received
-        self._last_received = now
+        self.last_received = now
         if not self.is_confirmed:
             self.is_confirmed = True
         if address != self.address and is_newest:
@@ -198,7 +198,7 @@ class Session:
                 return  # its FOUND is still under way; unacknowledged, it comes again
             try:
                 if download.receive(unit, segment, body, datagram[UNIT_HEAD_BYTES:]):
-                    self._last_received = now
+                    self.last_received = now
                     self._events.append(DownloadProgressed(download))
             except PacketError:
                 self.bad_units += 1
@@ -283,7 +283,7 @@ class Session:
 
     def on_timeout(self, now: float) -> None:
         """Act on what is overdue."""
-        if now >= self._last_received + self._idle_seconds:
+        if now >= self.last_received + self._idle_seconds:
             self._end("idle")
         elif now >= self._began + SESSION_SECONDS_MAX:
             self.close()

@@ -1,0 +1,286 @@
+"""The UDP socket behind one small port (shell).
+
+:class:`NativeEndpoint` owns a non-blocking socket, drains it at each wake-up, sends a train with
+one call (UDP_SEGMENT) and receives merged ones (UDP_GRO). :class:`AsyncioEndpoint` is the fallback
+on asyncio's datagram transport; the simulator has a third. Merged datagrams are split before
+anybody looks at them. Source: udp(7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import struct
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from bytestag.crypto.identity import Address
+from bytestag.errors import AddressInUse
+from bytestag.network.trains import Burst
+
+_logger = logging.getLogger(__name__)
+
+SOL_UDP = 17
+UDP_SEGMENT = 103
+UDP_GRO = 104
+IP_MTU_DISCOVER = 10
+IP_PMTUDISC_PROBE = 3
+SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
+RECEIVE_BYTES = 65_535
+WAKEUP_SECONDS = 0.002
+"""Bulk may take this long at a wake-up before the loop gets its turn."""
+QUEUED_BURSTS_MAX = 1024
+_SEGMENT = struct.Struct("=H")
+_STRIDE = struct.Struct("=i")
+
+
+class Receiver(Protocol):
+    """Who takes the datagrams; the view is valid during the call only."""
+
+    def datagram_received(self, datagram: memoryview, address: Address) -> None: ...
+
+    def wakeup_ended(self) -> None: ...
+
+
+class Endpoint(Protocol):
+    """A bound UDP address that sends."""
+
+    address: Address
+    burst_bytes: int
+    """What a sender may have in flight to us: a quarter of the granted receive buffer."""
+    counters: Counter[str]
+
+    def send(self, datagram: bytes, address: Address) -> None: ...
+
+    def send_burst(self, burst: Burst, address: Address) -> None: ...
+
+    def close(self) -> None: ...
+
+
+OpenEndpoint = Callable[[Address, Receiver], Awaitable[Endpoint]]
+
+
+async def open_endpoint(address: Address, receiver: Receiver) -> Endpoint:
+    """Bind the best endpoint that this platform has.
+
+    Raises:
+        AddressInUse: the address is taken or is not ours.
+    """
+    if os.name == "posix":
+        return NativeEndpoint(address, receiver)
+    return await open_asyncio_endpoint(address, receiver)
+
+
+def _bound_socket(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
+        if sys.platform == "linux" and family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        sock.bind(address)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise AddressInUse(
+            f"cannot bind UDP {address[0]}:{address[1]}: {getattr(error, 'strerror', error)}",
+            hint="choose another --port, or 0 for any; --host must be an address of this machine",
+        ) from error
+    return sock
+
+
+def _granted_burst(sock: socket.socket) -> int:
+    return max(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 4, 16 * 1024)
+
+
+class NativeEndpoint:
+    """Our own socket on ``loop.add_reader``."""
+
+    def __init__(self, address: Address, receiver: Receiver, *, offload: bool = True) -> None:
+        self._receiver = receiver
+        self._socket = _bound_socket(address)
+        self.address: Address = self._socket.getsockname()[:2]
+        self.burst_bytes = _granted_burst(self._socket)
+        self.counters: Counter[str] = Counter()
+        self._can_segment = offload and self._try_option(UDP_SEGMENT, 0)
+        self._merges = offload and self._try_option(UDP_GRO, 1)
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._queue: deque[tuple[Burst, Address]] = deque()
+        self._no_segment: set[Address] = set()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._on_readable)
+
+    def _try_option(self, option: int, value: int) -> bool:
+        if sys.platform != "linux":
+            return False
+        try:
+            self._socket.setsockopt(SOL_UDP, option, value)
+        except OSError:
+            return False
+        return True
+
+    # --- Receiving -------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        end = time.monotonic() + WAKEUP_SECONDS
+        try:
+            while time.monotonic() < end:
+                size, ancillary, _, source = self._socket.recvmsg_into([self._buffer], 64)
+                self._deliver(size, ancillary, source[:2])
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:  # an ICMP error of an earlier send; never fatal
+            self.counters[f"receive {errno.errorcode.get(error.errno or 0, error.errno)}"] += 1
+        self._receiver.wakeup_ended()
+
+    def _deliver(self, size: int, ancillary: list[tuple[int, int, bytes]], source: Address) -> None:
+        stride = size
+        for level, kind, payload in ancillary:
+            if level == SOL_UDP and kind == UDP_GRO:
+                stride = _STRIDE.unpack(payload)[0]
+        received, view = self._receiver.datagram_received, self._view
+        if stride >= size or stride <= 0:
+            received(view[:size], source)
+            return
+        for start in range(0, size, stride):
+            received(view[start : min(start + stride, size)], source)
+
+    # --- Sending ---------------------------------------------------------------------------------
+
+    def send(self, datagram: bytes, address: Address) -> None:
+        """Send one datagram, or drop it: whoever needs it sends it again."""
+        try:
+            self._socket.sendto(datagram, address)
+        except (BlockingIOError, InterruptedError):
+            self._enqueue(Burst([datagram], len(datagram)), address)
+        except OSError as error:
+            self._count(error)
+
+    def send_burst(self, burst: Burst, address: Address) -> None:
+        """Send a train in order; what the socket does not take now waits, up to a limit."""
+        if self._queue or not self._try_send(burst, address):
+            self._enqueue(burst, address)
+
+    def _try_send(self, burst: Burst, address: Address) -> bool:
+        """Return False if the socket is full."""
+        buffers = burst.buffers
+        is_train = len(buffers) > 2
+        try:
+            if not is_train:
+                self._socket.sendmsg(buffers, [], 0, address)
+            elif self._can_segment and address not in self._no_segment:
+                control = [(SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(burst.segment_bytes))]
+                self._socket.sendmsg(buffers, control, 0, address)
+            else:
+                for position in range(0, len(buffers), 2):
+                    self._socket.sendmsg(buffers[position : position + 2], [], 0, address)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if is_train and error.errno in (errno.EIO, errno.EINVAL) and self._can_segment:
+                return self._retry_unsegmented(burst, address)
+            self._count(error)
+        return True
+
+    def _retry_unsegmented(self, burst: Burst, address: Address) -> bool:
+        """The route there does not take segmentation (no checksum offload): send one by one."""
+        if address in self._no_segment or len(self._no_segment) > 4096:
+            return True
+        self._no_segment.add(address)
+        self.counters["no segmentation"] += 1
+        return self._try_send(burst, address)
+
+    def _enqueue(self, burst: Burst, address: Address) -> None:
+        if len(self._queue) >= QUEUED_BURSTS_MAX:
+            self.counters["send queue full"] += 1
+            return
+        if not self._queue:
+            self._loop.add_writer(self._socket, self._on_writable)
+        self._queue.append((burst, address))
+
+    def _on_writable(self) -> None:
+        while self._queue:
+            if not self._try_send(*self._queue[0]):
+                return
+            self._queue.popleft()
+        self._loop.remove_writer(self._socket)
+
+    def _count(self, error: OSError) -> None:
+        self.counters[f"send {errno.errorcode.get(error.errno or 0, error.errno)}"] += 1
+
+    def close(self) -> None:
+        """Stop receiving and free the port; idempotent."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            if self._queue:
+                self._loop.remove_writer(self._socket)
+                self._queue.clear()
+            self._socket.close()
+
+
+class AsyncioEndpoint(asyncio.DatagramProtocol):
+    """asyncio's datagram transport: slower, but everywhere."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._transport: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._ends_soon = False
+        self.address: Address = ("", 0)
+        self.burst_bytes = 16 * 1024
+        self.counters: Counter[str] = Counter()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self.address = transport.get_extra_info("sockname")[:2]
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            self.burst_bytes = _granted_burst(sock)
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        self._receiver.datagram_received(memoryview(data), (addr[0], addr[1]))
+        if not self._ends_soon:
+            self._ends_soon = True
+            self._loop.call_soon(self._end_wakeup)
+
+    def _end_wakeup(self) -> None:
+        self._ends_soon = False
+        self._receiver.wakeup_ended()
+
+    def error_received(self, exc: Exception) -> None:
+        self.counters[f"receive {type(exc).__name__}"] += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        pass
+
+    def send(self, datagram: bytes, address: Address) -> None:
+        if not self._transport.is_closing():
+            self._transport.sendto(datagram, address)
+
+    def send_burst(self, burst: Burst, address: Address) -> None:
+        buffers = burst.buffers
+        if len(buffers) == 1:
+            self.send(bytes(buffers[0]), address)
+            return
+        for position in range(0, len(buffers), 2):
+            self.send(b"".join(buffers[position : position + 2]), address)
+
+    def close(self) -> None:
+        """Stop receiving and free the port; idempotent."""
+        self._transport.close()
+
+
+async def open_asyncio_endpoint(address: Address, receiver: Receiver) -> Endpoint:
+    """Bind an :class:`AsyncioEndpoint`; raises AddressInUse."""
+    loop = asyncio.get_running_loop()
+    sock = _bound_socket(address)
+    _, endpoint = await loop.create_datagram_endpoint(lambda: AsyncioEndpoint(receiver), sock=sock)
+    return endpoint

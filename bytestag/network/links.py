@@ -1,0 +1,289 @@
+"""Link: a session in use: questions and their answers, values that are fetched (shell).
+
+What a peer asks of us goes to ``owner.handle``; it must return at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bytestag.crypto.identity import Address
+from bytestag.errors import BytestagError, Corrupt, NotFound, PacketError, RemoteError, Timeout
+from bytestag.keys import KeyBytes
+from bytestag.network import messages as m
+from bytestag.network import session as s
+from bytestag.network.units import Download
+
+_logger = logging.getLogger(__name__)
+
+ANSWERS_QUEUED_MAX = 128
+Request = m.Get | m.Cancel | m.Offer | m.Provide | m.Prove
+
+
+class Busy(RemoteError):
+    """The peer has no slot free now."""
+
+    code = "busy"
+
+
+class Owner(Protocol):
+    """What a link needs of whoever drives it."""
+
+    def now(self) -> float: ...
+
+    def new_id(self) -> bytes: ...
+
+    def touch(self, link: Link) -> None: ...
+
+    def forget(self, link: Link) -> None: ...
+
+    def handle(self, link: Link, request: Request) -> None: ...
+
+    def count(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a GET brought: bytes that authenticate, not yet compared with any hash."""
+
+    value: bytes
+    index: bytes
+    blake3: bytes
+    size: int
+    others: int
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A GET of ours under way."""
+
+    download: Download
+    offset: int
+    length: int
+    progressed: asyncio.Event
+    has_failed: bool = False
+
+
+class Conversation:
+    """A question whose answers are awaited one by one."""
+
+    def __init__(self, link: Link, id_: bytes, answers: asyncio.Queue[m.Message | None]) -> None:
+        self._link = link
+        self._id = id_
+        self._answers = answers
+
+    async def next(self, seconds: float) -> m.Message:
+        """Return the next answer; raises Timeout, or RemoteError when the session ended."""
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._answers.get()
+        except TimeoutError:
+            raise Timeout(f"no answer within {seconds:g} s") from None
+        if answer is None:
+            raise RemoteError("the session ended")
+        return answer
+
+    def close(self) -> None:
+        """Await no more answers; idempotent."""
+        self._link.forget(self._id)
+
+
+class Link:
+    """A session with its timer, the questions that wait, and the transfers under way."""
+
+    def __init__(self, owner: Owner, session: s.Session) -> None:
+        self._owner = owner
+        self.session = session
+        self._waiting: dict[bytes, asyncio.Queue[m.Message | None]] = {}
+        self._incoming: dict[bytes, _Incoming] = {}
+        self.uploads_done: dict[bytes, Callable[[], None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    @property
+    def node_id(self) -> KeyBytes:
+        return self.session.agreement.node_id
+
+    @property
+    def address(self) -> Address:
+        return self.session.address
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is sent."""
+        return not (self._waiting or self._incoming or self.uploads_done)
+
+    # --- Questions -------------------------------------------------------------------------------
+
+    def send(self, message: m.Message) -> None:
+        """Send a message; it arrives once or the session ends."""
+        self.session.send_message(m.encode(message))
+        self._owner.touch(self)
+
+    async def ask(self, message: m.Message, seconds: float) -> m.Message:
+        """Send a question and return its first answer; raises Timeout or RemoteError."""
+        conversation = self.open(message)
+        try:
+            return await conversation.next(seconds)
+        finally:
+            conversation.close()
+
+    def open(self, message: m.Message) -> Conversation:
+        """Send a question that has several answers."""
+        queue: asyncio.Queue[m.Message | None] = asyncio.Queue()
+        self._waiting[message.id] = queue
+        if self.session.is_closed:
+            queue.put_nowait(None)
+        else:
+            self.send(message)
+        return Conversation(self, message.id, queue)
+
+    def forget(self, id_: bytes) -> None:
+        self._waiting.pop(id_, None)
+
+    async def get(
+        self,
+        key: bytes,
+        index: bytes | None = None,
+        selector: bytes = b"",
+        *,
+        offset: int = 0,
+        length: int,
+        idle_seconds: float,
+    ) -> Fetched:
+        """Fetch bytes of a value.
+
+        Raises:
+            NotFound: the peer does not hold it.
+            Busy: the peer has no slot free.
+            Timeout: nothing new came for ``idle_seconds``.
+            Corrupt: a unit did not authenticate.
+            RemoteError: the peer broke off or broke the rules.
+        """
+        if self.session.is_closed:
+            raise RemoteError("the session ended")
+        id_ = self._owner.new_id()
+        download = self.session.expect_download(id_)
+        incoming = self._incoming[id_] = _Incoming(download, offset, length, asyncio.Event())
+        conversation = self.open(m.Get(id_, download.slot, key, index, selector, offset, length))
+        try:
+            found = await conversation.next(idle_seconds)
+            if isinstance(found, m.Absent):
+                raise _absence(found.reason)
+            if not isinstance(found, m.Found):
+                raise RemoteError("the peer answered a GET with something else")
+            await self._until_whole(incoming, idle_seconds)
+            value = bytes(download.buffer)
+            return Fetched(value, found.index, found.blake3, found.size, found.others)
+        except BaseException:
+            if not self.session.is_closed:
+                self.send(m.Cancel(id_))
+            raise
+        finally:
+            conversation.close()
+            del self._incoming[id_]
+            self.session.forget_download(download)
+
+    async def _until_whole(self, incoming: _Incoming, idle_seconds: float) -> None:
+        while not incoming.download.is_done:
+            if incoming.has_failed:
+                raise Corrupt("a unit did not authenticate")
+            if self.session.is_closed:
+                raise RemoteError("the session ended during a transfer")
+            incoming.progressed.clear()
+            try:
+                async with asyncio.timeout(idle_seconds):
+                    await incoming.progressed.wait()
+            except TimeoutError:
+                raise Timeout(f"no byte came for {idle_seconds:g} s") from None
+
+    # --- Driven by the owner ----------------------------------------------------------------------
+
+    def process_events(self) -> None:
+        for event in self.session.take_events():
+            match event:
+                case s.MessageReceived(message):
+                    self._receive_message(message)
+                case s.DownloadProgressed(download):
+                    self._wake(download)
+                case s.DownloadFailed(download):
+                    self._wake(download, has_failed=True)
+                case s.UploadFinished(upload):
+                    self.upload_ended(upload.transfer_id)
+                case s.Closed(reason):
+                    self._end(reason)
+
+    def _wake(self, download: Download, *, has_failed: bool = False) -> None:
+        incoming = self._incoming.get(download.transfer_id)
+        if incoming is not None:
+            incoming.has_failed |= has_failed
+            incoming.progressed.set()
+
+    def upload_ended(self, transfer_id: bytes) -> None:
+        """Free the upload's slot, whether it was finished or cancelled."""
+        done = self.uploads_done.pop(transfer_id, None)
+        if done is not None:
+            done()
+
+    def _receive_message(self, packed: bytes) -> None:
+        try:
+            message = m.decode(packed)
+        except PacketError:
+            self._owner.count("malformed message")
+            return
+        if isinstance(message, Request):
+            self._owner.handle(self, message)
+            return
+        if isinstance(message, m.Found):
+            self._announce(message)
+        queue = self._waiting.get(message.id)
+        if queue is None:
+            self._owner.count("answer to nothing")
+        elif queue.qsize() < ANSWERS_QUEUED_MAX:
+            queue.put_nowait(message)
+
+    def _announce(self, found: m.Found) -> None:
+        """Tell the download its size before its units are looked at."""
+        incoming = self._incoming.get(found.id)
+        if incoming is not None:
+            left = max(found.size - incoming.offset, 0)
+            incoming.download.announce(min(left, incoming.length), found.unit_bytes)
+
+    def _end(self, reason: str) -> None:
+        for queue in self._waiting.values():
+            queue.put_nowait(None)
+        for incoming in self._incoming.values():
+            incoming.progressed.set()
+        for transfer_id in list(self.uploads_done):
+            self.upload_ended(transfer_id)
+        _logger.debug("x session with %s: %s", self.node_id.base16[:8], reason)
+        self._owner.forget(self)
+
+    def arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the timer to the session's next deadline."""
+        deadline = self.session.next_deadline()
+        if self._timer is not None:
+            if self._timer_at <= deadline and not self.session.is_closed:
+                return  # it fires earlier and arms itself again
+            self._timer.cancel()
+            self._timer = None
+        if not self.session.is_closed:
+            self._timer_at = deadline
+            self._timer = loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._owner.now()
+        if now >= self.session.next_deadline():
+            self.session.on_timeout(now)
+        self._owner.touch(self)
+
+
+def _absence(reason: int) -> BytestagError:
+    if reason == m.AbsentReason.BUSY:
+        return Busy("the peer has no slot free")
+    return NotFound(f"the peer does not serve it (reason {reason})")

@@ -1,0 +1,279 @@
+"""Sessions: the shell that drives session machines over an endpoint.
+
+Owns handshakes, the table of connection IDs, and timers. One flush at the end of each wake-up sends
+what the machines have to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bytestag.config import Config
+from bytestag.crypto.identity import Address, Identity
+from bytestag.errors import PacketError, RemoteError, Timeout
+from bytestag.events.runtime import Runtime
+from bytestag.keys import KeyBytes
+from bytestag.network.endpoint import Endpoint
+from bytestag.network.handshake import CONTROL, HEAD_BYTES, INIT, Agreement, Initiator, Responder
+from bytestag.network.links import Link, Request
+from bytestag.network.session import Session
+from bytestag.network.tokens import NO_TOKEN, TokenMint
+
+HANDSHAKE_RESEND_SECONDS = 0.5
+HANDSHAKES_MAX = 256
+SESSIONS_PER_PEER_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom to talk to: what an address card and a ping told us."""
+
+    node_id: KeyBytes
+    address: Address
+    x25519: bytes
+    token: bytes = NO_TOKEN
+
+
+@dataclass(slots=True)
+class _Handshake:
+    initiator: Initiator
+    done: asyncio.Future[Link]
+
+
+class Sessions:
+    """All sessions of one node. ``handler`` is told what peers ask; it must return at once."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        config: Config,
+        runtime: Runtime,
+        mint: TokenMint,
+        handler: Callable[[Link, Request], None],
+        capabilities: int = 0,
+    ) -> None:
+        self._identity = identity
+        self._config = config
+        self._runtime = runtime
+        self._handler = handler
+        self._capabilities = capabilities
+        self._loop = asyncio.get_running_loop()
+        self._endpoint: Endpoint | None = None
+        self._responder = Responder(
+            identity,
+            config.network_id,
+            mint,
+            pow_bits=config.id_pow_bits,
+            capabilities=capabilities,
+            burst_bytes=0,
+            random_bytes=runtime.token_bytes,
+        )
+        self._links: dict[bytes, Link] = {}
+        self._by_peer: dict[KeyBytes, list[Link]] = {}
+        self._handshakes: dict[bytes, _Handshake] = {}
+        self._connecting: dict[KeyBytes, asyncio.Future[Link]] = {}
+        self._touched: dict[Link, None] = {}
+        self._flushes_soon = False
+        self.counters: Counter[str] = Counter()
+
+    def attach(self, endpoint: Endpoint) -> None:
+        """Send through this endpoint from now on."""
+        self._endpoint = endpoint
+        self._responder.burst_bytes = endpoint.burst_bytes
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def link_to(self, node_id: KeyBytes) -> Link | None:
+        """Return the newest session with a node, if there is one."""
+        links = self._by_peer.get(node_id)
+        return links[-1] if links else None
+
+    # --- Connecting ------------------------------------------------------------------------------
+
+    async def connect(self, peer: Peer) -> Link:
+        """Return a session with the peer, making one if need be.
+
+        Raises:
+            Timeout: the peer did not answer.
+            RemoteError: it answered, but not as the node that it should be.
+        """
+        link = self.link_to(peer.node_id)
+        if link is not None and not link.session.is_old:
+            return link
+        pending = self._connecting.get(peer.node_id)
+        if pending is None:
+            pending = self._loop.create_future()
+            self._connecting[peer.node_id] = pending
+            try:
+                link = await self._shake_hands(peer)
+            except BaseException as error:
+                pending.set_exception(
+                    error if isinstance(error, Exception) else RemoteError("cancelled")
+                )
+                pending.exception()  # it is no surprise if nobody else waits
+                raise
+            else:
+                pending.set_result(link)
+                return link
+            finally:
+                del self._connecting[peer.node_id]
+        return await asyncio.shield(pending)
+
+    async def _shake_hands(self, peer: Peer) -> Link:
+        if len(self._handshakes) >= HANDSHAKES_MAX or self._endpoint is None:
+            raise RemoteError("too many handshakes under way")
+        initiator = Initiator(
+            self._identity,
+            self._config.network_id,
+            peer.node_id,
+            peer.x25519,
+            peer.address,
+            capabilities=self._capabilities,
+            burst_bytes=self._endpoint.burst_bytes,
+            token=peer.token,
+            random_bytes=self._runtime.token_bytes,
+        )
+        handshake = _Handshake(initiator, self._loop.create_future())
+        self._handshakes[initiator.local_id] = handshake
+        try:
+            async with asyncio.timeout(self._config.handshake_seconds):
+                while not handshake.done.done():
+                    self._endpoint.send(initiator.datagram, peer.address)
+                    await asyncio.wait({handshake.done}, timeout=HANDSHAKE_RESEND_SECONDS)
+                return await handshake.done
+        except TimeoutError:
+            raise Timeout(f"no handshake with {peer.address[0]}:{peer.address[1]}") from None
+        finally:
+            del self._handshakes[initiator.local_id]
+
+    # --- Receiving -------------------------------------------------------------------------------
+
+    def datagram_received(self, datagram: memoryview, address: Address) -> None:
+        """Take a datagram of the data plane; what is wrong with it is counted."""
+        try:
+            if len(datagram) < HEAD_BYTES:
+                raise PacketError("truncated datagram")
+            connection_id = bytes(datagram[1:9])
+            link = self._links.get(connection_id)
+            if link is not None:
+                link.session.receive(datagram, address, self.now())
+                if datagram[9] == CONTROL:  # a FOUND must be known before its units come
+                    link.process_events()
+                self.touch(link)
+            elif datagram[9] == INIT:
+                self._receive_init(bytes(datagram), address)
+            elif connection_id in self._handshakes:
+                self._receive_answer(self._handshakes[connection_id], bytes(datagram))
+            else:
+                raise PacketError("unknown connection")
+        except PacketError as error:
+            self.counters[error.message] += 1
+            if (link := self._links.get(bytes(datagram[1:9]))) is not None:
+                self.touch(link)
+
+    def _receive_init(self, datagram: bytes, address: Address) -> None:
+        if len(self._links) >= self._config.sessions_max and not self._evict_idle():
+            raise PacketError("too many sessions")
+        answer, agreement = self._responder.receive(datagram, address, self._runtime.wall())
+        if self._endpoint is not None:
+            self._endpoint.send(answer, address)
+        if agreement is not None:
+            self._add(agreement)
+
+    def _receive_answer(self, handshake: _Handshake, datagram: bytes) -> None:
+        agreement = handshake.initiator.receive(datagram)
+        if agreement is None:  # a challenge: the new INIT goes at once
+            if self._endpoint is not None:
+                address = handshake.initiator.address
+                self._endpoint.send(handshake.initiator.datagram, address)
+        elif not handshake.done.done():
+            handshake.done.set_result(self._add(agreement))
+
+    def _add(self, agreement: Agreement) -> Link:
+        session = Session(
+            agreement,
+            self.now(),
+            window_bytes=self._config.window_bytes,
+            idle_seconds=self._config.session_idle_seconds,
+            random_bytes=self._runtime.token_bytes,
+        )
+        link = Link(self, session)
+        self._links[agreement.local_id] = link
+        links = self._by_peer.setdefault(agreement.node_id, [])
+        links.append(link)
+        if len(links) > SESSIONS_PER_PEER_MAX:
+            links[0].session.close()
+            self.touch(links[0])
+        self.touch(link)
+        return link
+
+    def _evict_idle(self) -> bool:
+        """Close the session that has waited longest to be confirmed or used."""
+        idle = [link for link in self._links.values() if link.is_idle]
+        if not idle:
+            return False
+        link = min(idle, key=lambda link: link.session.last_received)
+        link.session.close()
+        self._flush(link)
+        return True
+
+    # --- Owner of links --------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def new_id(self) -> bytes:
+        return self._runtime.token_bytes(20)
+
+    def count(self, reason: str) -> None:
+        self.counters[reason] += 1
+
+    def handle(self, link: Link, request: Request) -> None:
+        self._handler(link, request)
+
+    def touch(self, link: Link) -> None:
+        """The link may have something to send: flush it at the end of this wake-up."""
+        self._touched[link] = None
+        if not self._flushes_soon:
+            self._flushes_soon = True
+            self._loop.call_soon(self.wakeup_ended)
+
+    def forget(self, link: Link) -> None:
+        """A link ended."""
+        agreement = link.session.agreement
+        self._links.pop(agreement.local_id, None)
+        links = self._by_peer.get(agreement.node_id, [])
+        if link in links:
+            links.remove(link)
+        if not links:
+            self._by_peer.pop(agreement.node_id, None)
+
+    def wakeup_ended(self) -> None:
+        """Flush every touched link: events, then bursts, then its timer."""
+        self._flushes_soon = False
+        while self._touched:
+            touched, self._touched = self._touched, {}
+            for link in touched:
+                self._flush(link)
+
+    def _flush(self, link: Link) -> None:
+        link.process_events()
+        if self._endpoint is not None:
+            for burst, address in link.session.bursts_to_send(self.now()):
+                self._endpoint.send_burst(burst, address)
+        link.process_events()
+        link.arm(self._loop)
+
+    def close(self) -> None:
+        """End all sessions, telling the peers; idempotent."""
+        for link in list(self._links.values()):
+            link.session.close()
+            self._flush(link)
+        for handshake in list(self._handshakes.values()):
+            if not handshake.done.done():
+                handshake.done.set_exception(RemoteError("the node is closing"))
+        self._touched.clear()
