@@ -110,8 +110,10 @@ class DatabaseKVPTable(KVPTable):
                 database_reads.rows_of_key(connection, record.key),
                 ledger,
                 self.max_size,
-                lambda standing, cost: database_reads.can_evict(
-                    connection, ledger, standing, cost, now
+                lambda standing, cost: (
+                    cost
+                    <= database_reads.lower_cost(ledger, standing)
+                    + database_reads.expired_cost(connection, standing, now)
                 ),
             )
 

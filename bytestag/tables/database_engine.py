@@ -169,11 +169,14 @@ class Database:
 
     def _sqlite_engines(self, path: Path) -> tuple[sa.Engine, sa.Engine]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///file:{quote(str(path.absolute()))}?uri=true&mode="
-        arguments = {"check_same_thread": False, "timeout": BUSY_MILLISECONDS / 1000}
-        writer = sa.create_engine(uri + "rwc", connect_args=arguments, poolclass=sa.StaticPool)
+        writer = sa.create_engine(
+            "sqlite://", creator=_opener(path, "rwc"), poolclass=sa.StaticPool
+        )
         readers = sa.create_engine(
-            uri + "ro", connect_args=arguments, poolclass=sa.QueuePool, pool_size=READERS_MAX
+            "sqlite://",
+            creator=_opener(path, "ro"),
+            poolclass=sa.QueuePool,
+            pool_size=READERS_MAX,
         )
         limit = () if self._pages_max is None else (f"PRAGMA max_page_count={self._pages_max}",)
         _prepare(writer, "BEGIN IMMEDIATE", (*_COMMON_PRAGMAS, *_WRITER_PRAGMAS, *limit))
@@ -252,6 +255,13 @@ class Database:
     def _dispose(self) -> None:
         self._writer.dispose()
         self._readers.dispose()
+
+
+def _opener(path: Path, mode: str) -> Callable[[], sqlite3.Connection]:
+    """Return a function that opens a file; the name goes through no URL of SQLAlchemy's."""
+    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    seconds = BUSY_MILLISECONDS / 1000
+    return lambda: sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=seconds)
 
 
 def _prepare(engine: sa.Engine, begin: str, pragmas: Sequence[str]) -> None:

@@ -102,13 +102,18 @@ def ledger_of(
 _COST = sa.func.coalesce(sa.func.sum(_c.size + config.RECORD_OVERHEAD_BYTES), 0)
 
 
-def can_evict(
-    connection: sa.Connection, ledger: admission.Ledger, newcomer: Standing, cost: int, now: float
-) -> bool:
-    """Return whether rows of at least ``cost`` yield to a newcomer."""
-    lower = [standing for standing in Standing if standing < min(newcomer, Standing.KEPT)]
-    missing = cost - sum(ledger.costs[standing] for standing in lower)
-    if missing <= 0:
-        return True
-    expired = sa.select(_COST).where(_c.expires <= now, _c.standing.not_in(lower))
-    return bool(connection.execute(expired).scalar_one() >= missing)
+def lower_standings(newcomer: Standing) -> list[Standing]:
+    """Return the standings that yield to a newcomer."""
+    return [standing for standing in Standing if standing < min(newcomer, Standing.KEPT)]
+
+
+def expired_cost(connection: sa.Connection, newcomer: Standing, now: float) -> int:
+    """Return what the rows cost that yield to a newcomer only because they are past their time."""
+    is_lower = _c.standing.in_(lower_standings(newcomer))
+    expired = sa.select(_COST).where(_c.expires <= now, sa.not_(is_lower))
+    return int(connection.execute(expired).scalar_one())
+
+
+def lower_cost(ledger: admission.Ledger, newcomer: Standing) -> int:
+    """Return what the rows cost that yield to a newcomer by their standing."""
+    return sum(ledger.costs[standing] for standing in lower_standings(newcomer))

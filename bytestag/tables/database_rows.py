@@ -20,8 +20,9 @@ from bytestag.tables.base import KVPID, KVPRecord, Standing, Verdict
 from bytestag.tables.database_engine import Database
 from bytestag.tables.database_reads import (
     COLUMNS,
-    can_evict,
+    expired_cost,
     ledger_of,
+    lower_cost,
     rows_of_keys,
     to_record,
 )
@@ -73,6 +74,7 @@ class RowWriter:
         self._deletes: list[Any] = []
         self._victims: list[Any] = []
         self._victims_for: Standing | None = None
+        self._expired_costs: dict[Standing, int] = {}
 
     def _store(self, record: KVPRecord, value: bytes) -> Verdict:
         rows = self._rows[record.key]
@@ -109,8 +111,13 @@ class RowWriter:
     # --- Making room -----------------------------------------------------------------------------
 
     def _can_evict(self, newcomer: Standing, cost: int) -> bool:
-        self._flush()
-        return can_evict(self.connection, self._ledger, newcomer, cost, self.now)
+        missing = cost - lower_cost(self._ledger, newcomer)
+        if missing <= 0:
+            return True
+        if newcomer not in self._expired_costs:
+            self._flush()
+            self._expired_costs[newcomer] = expired_cost(self.connection, newcomer, self.now)
+        return self._expired_costs[newcomer] >= missing
 
     def _make_room(self, record: KVPRecord) -> None:
         """Queue the deletion of what yields to ``record``, until it fits."""
@@ -139,6 +146,8 @@ class RowWriter:
             if record.key in self._rows:
                 self._rows[record.key].remove(record)
             self._deletes.append(row)
+            if record.expires <= self.now:
+                self._expired_costs.clear()
             count += 1
         return count
 
