@@ -1,0 +1,26 @@
+"""The same node in a virtual world: its time, its chance, its network.
+
+===================  =======================================================================
+:mod:`.loop`         an asyncio loop whose clock jumps
+:mod:`.runtime`      clocks and randomness that follow from the loop and a seed
+:mod:`.network`      datagrams with delay, loss, repetition, corruption, partitions
+:mod:`.world`        all three together, from beginning to end
+===================  =======================================================================
+"""
+
+from bytestag.sim.loop import Deadlock, VirtualLoop
+from bytestag.sim.network import Conditions, VirtualEndpoint, VirtualNetwork
+from bytestag.sim.runtime import virtual_runtime
+from bytestag.sim.world import Leak, World, run
+
+__all__ = [
+    "Conditions",
+    "Deadlock",
+    "Leak",
+    "VirtualEndpoint",
+    "VirtualLoop",
+    "VirtualNetwork",
+    "World",
+    "run",
+    "virtual_runtime",
+]
