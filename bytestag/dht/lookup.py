@@ -1,0 +1,139 @@
+"""Shortlist: whom to ask next in a look-up, and when it is over (pure).
+
+Unlike lock-step Kademlia: ``alpha`` requests are outstanding *among the closest k not yet
+answered*; a slow one frees its place, its late answer still counts; one that failed never comes
+back, whoever mentions it again.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bytestag.config import ALPHA, BETA, K
+from bytestag.dht.routing import Contact
+
+CANDIDATES_MAX = 100
+
+
+class State(enum.Enum):
+    """What is known of a contact in one look-up."""
+
+    NEW = enum.auto()
+    ASKED = enum.auto()
+    SLOW = enum.auto()
+    ANSWERED = enum.auto()
+    FAILED = enum.auto()
+
+
+@dataclass(slots=True, order=True)
+class _Candidate:
+    distance: int
+    contact: Contact = field(compare=False)
+    state: State = field(default=State.NEW, compare=False)
+
+
+class Shortlist:
+    """One look-up of ``target``.
+
+    With ``is_thorough`` it ends when the k closest have answered (to store there), without when
+    the ``beta`` closest have (to find something).
+    """
+
+    def __init__(
+        self,
+        target: bytes,
+        *,
+        k: int = K,
+        alpha: int = ALPHA,
+        beta: int = BETA,
+        is_thorough: bool = True,
+        exclude: bytes = b"",
+    ) -> None:
+        self.target = target
+        self._goal = int.from_bytes(target, "big")
+        self._k = k
+        self._alpha = alpha
+        self._needed = k if is_thorough else beta
+        self._exclude = exclude
+        self._candidates: list[_Candidate] = []
+        self._by_id: dict[bytes, _Candidate] = {}
+        self._failed: set[bytes] = set()
+
+    # --- Getters ---------------------------------------------------------------------------------
+
+    @property
+    def asked(self) -> int:
+        """How many contacts were asked."""
+        known = sum(c.state is not State.NEW for c in self._candidates)
+        return known + len(self._failed)
+
+    @property
+    def answered(self) -> int:
+        """How many contacts answered."""
+        return sum(c.state is State.ANSWERED for c in self._candidates)
+
+    def closest(self) -> list[Contact]:
+        """Return the k closest contacts that answered, closest first."""
+        answered = [c.contact for c in self._candidates if c.state is State.ANSWERED]
+        return answered[: self._k]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether enough of the closest have answered, or nobody is left to ask."""
+        enough = 0
+        for candidate in self._candidates[: self._k]:
+            if candidate.state is State.ANSWERED:
+                enough += 1
+                if enough == self._needed:
+                    return True
+            elif candidate.state is not State.SLOW:
+                return False
+        return not any(c.state is State.SLOW for c in self._candidates[: self._k])
+
+    # --- Commands --------------------------------------------------------------------------------
+
+    def add(self, contacts: Iterable[Contact]) -> None:
+        """Learn of contacts; the 100 closest are kept."""
+        for contact in contacts:
+            id_ = contact.id
+            if id_ in self._by_id or id_ in self._failed or id_ == self._exclude:
+                continue
+            candidate = _Candidate(contact.long_id ^ self._goal, contact)
+            self._by_id[id_] = candidate
+            insort(self._candidates, candidate)
+        while len(self._candidates) > CANDIDATES_MAX:
+            far = self._candidates.pop()
+            del self._by_id[far.contact.id]
+
+    def contacts_to_ask(self) -> list[Contact]:
+        """Return whom to ask now; they count as asked."""
+        nearest = self._candidates[: self._k]
+        free = self._alpha - sum(c.state is State.ASKED for c in nearest)
+        chosen = [c for c in nearest if c.state is State.NEW][: max(free, 0)]
+        for candidate in chosen:
+            candidate.state = State.ASKED
+        return [candidate.contact for candidate in chosen]
+
+    def receive_answer(self, contact: Contact, contacts: Iterable[Contact]) -> None:
+        """A contact answered, with others that are close to the target."""
+        candidate = self._by_id.get(contact.id)
+        if candidate is not None:
+            candidate.state = State.ANSWERED
+            candidate.contact = contact
+        self.add(contacts)
+
+    def receive_slow(self, contact: Contact) -> None:
+        """A contact did not answer within the soft time-out."""
+        candidate = self._by_id.get(contact.id)
+        if candidate is not None and candidate.state is State.ASKED:
+            candidate.state = State.SLOW
+
+    def receive_failure(self, contact: Contact) -> None:
+        """A contact did not answer at all, or wrongly."""
+        candidate = self._by_id.pop(contact.id, None)
+        if candidate is not None:
+            self._failed.add(contact.id)
+            self._candidates.remove(candidate)

@@ -1,0 +1,258 @@
+"""DHTNetwork: joining, looking up, finding values, refreshing (shell)."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kademlia.network import Server
+
+from bytestag.config import ALPHA, Config, K
+from bytestag.crypto.identity import Address, unpack_addresses
+from bytestag.dht.lookup import Shortlist
+from bytestag.dht.protocol import Answer, Protocol
+from bytestag.dht.routing import Contact
+from bytestag.errors import BytestagError, PacketError, Unreachable
+from bytestag.events.runtime import Runtime
+from bytestag.keys import KeyBytes
+from bytestag.network.links import Link
+from bytestag.network.packets import Held
+from bytestag.network.sessions import Peer, Sessions
+
+_logger = logging.getLogger(__name__)
+
+PROVIDERS_TRIED_MAX = 8
+REFRESHED_BUCKETS_MAX = 24
+
+
+@dataclass(frozen=True, slots=True)
+class LookupOutcome:
+    """What a look-up found: contacts that answered, closest first, and the counts."""
+
+    contacts: list[Contact]
+    asked: int
+    answered: int
+    is_complete: bool
+    """Whether fewer than k nodes answered, so that these are all there are."""
+
+
+@dataclass(slots=True)
+class Sources:
+    """Where a key's values are."""
+
+    key: KeyBytes
+    holders: list[tuple[Contact, list[Held]]] = field(default_factory=list)
+    providers: dict[bytes, bytes] = field(default_factory=dict)
+    """Node ID -> typed addresses; hints."""
+    values: list[bytes] = field(default_factory=list)
+    """Values that came inside replies, unverified."""
+    lacking: list[Contact] = field(default_factory=list)
+    """Donors near the key that answered and hold nothing."""
+    asked: int = 0
+    answered: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.holders or self.providers or self.values)
+
+
+class DHTNetwork(Server):
+    """The overlay as one node sees it."""
+
+    protocol_class = Protocol
+
+    def __init__(
+        self, protocol: Protocol, sessions: Sessions, config: Config, runtime: Runtime
+    ) -> None:
+        storage = protocol.stock.storage if protocol.stock is not None else None
+        super().__init__(K, ALPHA, protocol.identity.node_id, storage)
+        self.node = protocol.source_node
+        self.protocol: Protocol = protocol
+        self.sessions = sessions
+        self.config = config
+        self.runtime = runtime
+
+    # --- Joining ---------------------------------------------------------------------------------
+
+    async def join(self, addresses: Iterable[Address]) -> int:
+        """Meet the nodes at these addresses, then those near us; return how many we know.
+
+        Raises:
+            Unreachable: none of them answered (not raised when none were given).
+        """
+        known = list(dict.fromkeys(addresses))
+        found = await self._gather([self.protocol.ping(address) for address in known])
+        if known and not found and not len(self.protocol.router):
+            raise Unreachable(
+                f"none of {len(known)} known nodes answered",
+                hint="is the node up, and is it in the same network (--network)?",
+            )
+        if len(self.protocol.router):
+            await self.lookup(self.protocol.identity.node_id)
+            await self.refresh(before=float("inf"))
+        return len(self.protocol.router)
+
+    async def refresh(self, before: float | None = None) -> int:
+        """Look up a random key in every bucket without a look-up since ``before``."""
+        if before is None:
+            before = self.runtime.monotonic() - self.config.refresh_seconds
+        lonely = self.protocol.router.lonely_buckets(before)
+        targets = [
+            KeyBytes(self.runtime.rng.randint(*bucket.range).to_bytes(20, "big"))
+            for bucket in lonely[:REFRESHED_BUCKETS_MAX]
+        ]
+        for target in targets:
+            await self.lookup(target, is_thorough=False)
+        return len(targets)
+
+    # --- Looking up ------------------------------------------------------------------------------
+
+    async def lookup(
+        self,
+        target: bytes,
+        *,
+        method: str = "bt_find_node",
+        is_thorough: bool = True,
+        on_answer: Callable[[Answer], bool] | None = None,
+    ) -> LookupOutcome:
+        """Walk towards a key. ``on_answer`` returns True to end the walk early."""
+        shortlist = Shortlist(
+            target, is_thorough=is_thorough, exclude=self.protocol.identity.node_id
+        )
+        self.protocol.router.touch(target, self.runtime.monotonic())
+        shortlist.add(self.protocol.router.closest(target, K))
+        changed = asyncio.Event()
+        has_enough = False
+
+        async def ask(contact: Contact) -> None:
+            nonlocal has_enough
+
+            def on_slow() -> None:
+                shortlist.receive_slow(contact)
+                changed.set()
+
+            try:
+                answer = await self.protocol.ask(contact, method, target, on_slow)
+            except BytestagError:
+                shortlist.receive_failure(contact)
+            else:
+                shortlist.receive_answer(answer.contact, answer.contacts)
+                if on_answer is not None and on_answer(answer):
+                    has_enough = True
+            changed.set()
+
+        async with asyncio.TaskGroup() as group:
+            tasks: list[asyncio.Task[None]] = []
+            while not shortlist.is_finished and not has_enough:
+                tasks += [group.create_task(ask(c)) for c in shortlist.contacts_to_ask()]
+                changed.clear()
+                await changed.wait()
+            for task in tasks:
+                task.cancel()
+        contacts = shortlist.closest()
+        is_complete = not has_enough and is_thorough and len(contacts) < K
+        return LookupOutcome(contacts, shortlist.asked, shortlist.answered, is_complete)
+
+    async def find_value(
+        self, key: KeyBytes, enough: Callable[[Sources], bool] | None = None
+    ) -> Sources:
+        """Ask the nodes near a key what they hold; ``enough`` may end the walk early."""
+        sources = Sources(key)
+
+        def on_answer(answer: Answer) -> bool:
+            self._collect(sources, answer)
+            return enough is not None and enough(sources)
+
+        outcome = await self.lookup(key, method="bt_find_value", on_answer=on_answer)
+        sources.asked, sources.answered = outcome.asked, outcome.answered
+        sources.lacking = [c for c in outcome.contacts if c.is_donor and not _is_holder(sources, c)]
+        return sources
+
+    def _collect(self, sources: Sources, answer: Answer) -> None:
+        reply = answer.reply
+        if reply.held and answer.contact.card is not None:
+            sources.holders.append((answer.contact, reply.held))
+        if reply.value is not None:
+            sources.values.append(reply.value)
+        for provider in reply.providers:
+            if provider.node_id != self.protocol.identity.node_id:
+                sources.providers.setdefault(provider.node_id, provider.addresses)
+
+    # --- Talking ---------------------------------------------------------------------------------
+
+    async def link_to(self, contact: Contact) -> Link:
+        """Return a session with a contact.
+
+        Raises:
+            Timeout, RemoteError: it does not answer, or is not who it should be.
+        """
+        link = self.sessions.link_to(contact.node_id)
+        if link is not None:
+            return link
+        if contact.card is None:
+            contact = (await self.protocol.ask(contact, "bt_ping")).contact
+        if contact.card is None:
+            raise PacketError("a contact without a card")
+        token = self.protocol.token_for(contact.address) or contact.token
+        peer = Peer(contact.node_id, contact.address, contact.card.x25519, token)
+        return await self.sessions.connect(peer)
+
+    async def reach_provider(self, node_id: bytes, addresses: Sequence[Address]) -> Contact:
+        """Return the verified contact behind a provider record or a link's hint.
+
+        An empty ``node_id`` takes whoever answers. Raises Unreachable if nobody fitting does.
+        """
+        found = await self._gather([self.protocol.ping(a) for a in addresses[:PROVIDERS_TRIED_MAX]])
+        for contact in found:
+            if contact.card is not None and node_id in (b"", contact.card.node_id):
+                return contact
+        raise Unreachable("a provider did not answer at any of its addresses")
+
+    async def providers_of(self, sources: Sources) -> list[Contact]:
+        """Return the verified contacts of at most 8 providers, at random."""
+        chosen = list(sources.providers.items())
+        self.runtime.rng.shuffle(chosen)
+        return await self._gather(
+            [
+                self.reach_provider(node_id, unpack_addresses(packed))
+                for node_id, packed in chosen[:PROVIDERS_TRIED_MAX]
+            ]
+        )
+
+    async def _gather(self, calls: Sequence[object]) -> list[Contact]:
+        """Await contacts together; those that fail are left out."""
+        results = await asyncio.gather(*calls, return_exceptions=True)  # type: ignore[call-overload]
+        failures = [r for r in results if isinstance(r, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, BytestagError):
+                raise failure
+        return [result for result in results if isinstance(result, Contact)]
+
+
+async def resolve(host: str, port: int) -> Address:
+    """Return the numeric address of a known node; names are looked up.
+
+    Raises:
+        Unreachable: the name has no address.
+    """
+    try:
+        return (str(ipaddress.ip_address(host)), port)
+    except ValueError:
+        pass
+    loop = asyncio.get_running_loop()
+    try:
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise Unreachable(
+            f"cannot resolve {host!r}: {error.strerror}", hint="give a host name or an IP address"
+        ) from error
+    infos.sort(key=lambda info: info[0] != socket.AF_INET)
+    return (str(infos[0][4][0]), port)
+
+
+def _is_holder(sources: Sources, contact: Contact) -> bool:
+    return any(holder.id == contact.id for holder, _ in sources.holders)

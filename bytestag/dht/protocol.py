@@ -1,0 +1,372 @@
+"""Protocol: the control-plane RPCs in and out, and who may enter the routing table (shell).
+
+A contact enters only when it answered a request of ours from an address on its own signed card.
+Whoever asks us is a candidate; verifying candidates is bounded, and nothing is ever stored or sent
+on because somebody new appeared (kademlia's ``welcome_if_new`` can storm without end).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from typing import Protocol as TypingProtocol
+
+from kademlia.protocol import KademliaProtocol
+
+from bytestag.codec import Raw
+from bytestag.config import DATAGRAM_BYTES_MAX, HOUR, MINUTE, PROTOCOL_VERSION, Config
+from bytestag.crypto.identity import (
+    Address,
+    Card,
+    Identity,
+    make_card,
+    pack_address,
+    read_card,
+    unpack_addresses,
+)
+from bytestag.dht.reachability import Reachability
+from bytestag.dht.routing import Contact, RoutingTable
+from bytestag.dht.stock import StockDialect
+from bytestag.errors import BytestagError, PacketError
+from bytestag.events.runtime import Runtime
+from bytestag.events.slots import FnTaskSlot, SlotFull
+from bytestag.keys import KeyBytes
+from bytestag.network import packets
+from bytestag.network.endpoint import Endpoint
+from bytestag.network.packets import Query, Reply
+from bytestag.network.rpc import NO_REPLY, RPC
+from bytestag.network.tokens import TokenMint
+
+_logger = logging.getLogger(__name__)
+
+CARDS_REMEMBERED_MAX = 2048
+TOKENS_REMEMBERED_MAX = 4096
+TRIED_REMEMBERED_MAX = 4096
+UNPADDED_REPLY_FACTOR = 3
+_UNBOUND = ("0.0.0.0", 0)  # noqa: S104  # no socket is bound to it
+
+
+class Holdings(TypingProtocol):
+    """What a node has under a key, for the answer to a find value."""
+
+    async def describe(self, key: KeyBytes, reply: Reply) -> None:
+        """Fill ``held``, ``more``, ``value`` and ``providers`` of a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a contact said: itself, verified if ``contact.card``, and what it knows."""
+
+    contact: Contact
+    contacts: list[Contact]
+    reply: Reply
+
+
+class Protocol(RPC, KademliaProtocol):
+    """The control plane of one node."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        config: Config,
+        runtime: Runtime,
+        mint: TokenMint,
+        *,
+        capabilities: int,
+        is_client: bool,
+        slot: FnTaskSlot,
+        holdings: Holdings,
+    ) -> None:
+        RPC.__init__(self, config, runtime)
+        self.identity = identity
+        self.capabilities = capabilities
+        self.is_client = is_client
+        self._mint = mint
+        self._slot = slot
+        self._holdings = holdings
+        self.reachability = Reachability(_UNBOUND, is_local=config.is_local)
+        self.source_node = Contact(identity.node_id, _UNBOUND, capabilities=capabilities)
+        self.router = RoutingTable(self.source_node)
+        self._card: Card | None = None
+        self._cards: OrderedDict[bytes, Card] = OrderedDict()
+        self._tokens: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
+        self._tried: OrderedDict[Address, float] = OrderedDict()
+        self._checking: set[bytes] = set()
+        for method in packets.NATIVE_METHODS:
+            self.handlers[method] = partial(self._handle_native, method)
+        self.stock: StockDialect | None = None
+        if config.is_local and not is_client:
+            self.stock = StockDialect(
+                identity.node_id, config.stock_bytes, runtime.monotonic, self.call, slot
+            )
+            self.storage = self.stock.storage
+            for method in packets.STOCK_METHODS:
+                self.handlers[method] = partial(self._handle_stock, method)
+
+    def attach(self, endpoint: Endpoint) -> None:
+        """Send through this endpoint; its address may go on our card."""
+        super().attach(endpoint)
+        self.reachability = Reachability(endpoint.address, is_local=self.config.is_local)
+        if self.stock is not None:
+            self.stock.respond = endpoint.send  # type: ignore[method-assign]
+
+    # --- Who we are ------------------------------------------------------------------------------
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether we say who we are, so that others may list us."""
+        return not self.is_client and bool(self.reachability.addresses)
+
+    def card(self) -> Card:
+        """Return our card of this hour."""
+        now = self.runtime.wall()
+        addresses = self.reachability.addresses
+        card = self._card
+        if card is None or card.hour != int(now // HOUR) or card.addresses != tuple(addresses):
+            card = self._card = make_card(
+                self.identity, self.config.network_id, addresses, self.capabilities, now
+            )
+        return card
+
+    # --- Asking ----------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        contact: Contact,
+        method: str,
+        target: bytes | None = None,
+        on_slow: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Send a native request to a contact and take its answer.
+
+        Raises:
+            Timeout: no reply; the routing table has been told.
+            PacketError: a malformed reply, or one of another node than ``contact.id``.
+        """
+        try:
+            answer = await self.ask_address(
+                contact.address, method, target, on_slow, wants_card=contact.card is None
+            )
+            if answer.contact.id != contact.id:
+                raise PacketError("another node answered")
+        except BytestagError:
+            self.router.has_failed(contact.id, self.config.contact_fails_max)
+            raise
+        return answer
+
+    async def ask_address(
+        self,
+        address: Address,
+        method: str,
+        target: bytes | None = None,
+        on_slow: Callable[[], None] | None = None,
+        *,
+        wants_card: bool = True,
+    ) -> Answer:
+        """Send a native request to an address, whoever is there; see :meth:`ask`."""
+        query = Query(
+            version=PROTOCOL_VERSION,
+            network=self.config.network_id,
+            node_id=self.identity.node_id if self.is_reachable else None,
+            capabilities=self.capabilities,
+            token=self.token_for(address),
+            target=target,
+            wants_card=wants_card,
+        )
+        body = await self.call(address, method, [query], on_slow)
+        reply = packets.decode_reply(body, self.config.network_id)
+        return self._accept_reply(address, reply)
+
+    async def ping(self, address: Address) -> Contact:
+        """Return the verified contact at an address; raises Timeout or PacketError."""
+        return (await self.ask_address(address, "bt_ping")).contact
+
+    def token_for(self, address: Address) -> bytes | None:
+        """Return the token that the node at an address gave us, if it is young enough."""
+        token = self._tokens.get(address)
+        if token is None or self.runtime.monotonic() - token[1] > HOUR:
+            return None
+        return token[0]
+
+    def _accept_reply(self, address: Address, reply: Reply) -> Answer:
+        now = self.runtime.monotonic()
+        self._tokens[address] = (reply.token, now)
+        _trim(self._tokens, TOKENS_REMEMBERED_MAX)
+        for observed in unpack_addresses(reply.observed)[:1]:
+            if self.reachability.vote(address, observed):
+                _logger.info("reachable at %s:%d", *observed)
+        node_id = KeyBytes(reply.node_id) if reply.node_id is not None else None
+        card = self._card_of(node_id, address, reply)
+        contact = Contact(
+            node_id or KeyBytes(bytes(20)),
+            address,
+            card=card,
+            capabilities=reply.capabilities,
+            last_seen=now,
+            token=reply.token,
+        )
+        if node_id is not None and card is not None and address in card.addresses:
+            self._admit(contact)
+        contacts = [c for c in _unpack_contacts(reply) if self._may_refer(address, c)]
+        return Answer(contact, contacts, reply)
+
+    def _card_of(self, node_id: KeyBytes | None, address: Address, reply: Reply) -> Card | None:
+        """Return the verified card that this node gave us now or before."""
+        if reply.card is None:
+            known = self.router.contact(node_id) if node_id is not None else None
+            return known.card if known is not None and known.address == address else None
+        card = self._cards.get(reply.card)
+        if card is None or not card.is_fresh(self.runtime.wall()):
+            card = read_card(
+                reply.card, self.config.network_id, self.runtime.wall(), self.config.id_pow_bits
+            )
+            self._cards[reply.card] = card
+            _trim(self._cards, CARDS_REMEMBERED_MAX)
+        if node_id is not None and card.node_id != node_id:
+            raise PacketError("card of another node")
+        return card
+
+    # --- Admission -------------------------------------------------------------------------------
+
+    def _admit(self, contact: Contact) -> None:
+        """Put a verified contact into the table, and check on the one it might replace."""
+        oldest = self.router.add_contact(contact)
+        if oldest is not None and oldest.id not in self._checking:
+            try:
+                self._slot.add_no_block(self._check, oldest)
+                self._checking.add(oldest.id)
+            except SlotFull:
+                pass
+
+    async def _check(self, contact: Contact) -> None:
+        """Ping the least recently seen contact of a full bucket; its failure makes room."""
+        try:
+            await self.ask(contact, "bt_ping")
+        except BytestagError:
+            pass
+        finally:
+            self._checking.discard(contact.id)
+
+    def _consider(self, node_id: KeyBytes, address: Address) -> None:
+        """Verify somebody who asked us, if the table could use it; each address once a minute."""
+        now = self.runtime.monotonic()
+        tried = self._tried.get(address)
+        if (tried is not None and now - tried < MINUTE) or not self.router.wants(node_id):
+            return
+        if not self._is_eligible(Contact(node_id, address)):
+            return
+        try:
+            self._slot.add_no_block(self._verify, address)
+        except SlotFull:
+            self.counters["candidates dropped"] += 1
+            return
+        self._tried[address] = now
+        self._tried.move_to_end(address)
+        _trim(self._tried, TRIED_REMEMBERED_MAX)
+
+    async def _verify(self, address: Address) -> None:
+        try:
+            await self.ping(address)
+        except BytestagError as error:
+            _logger.debug("- candidate %s:%d: %s", *address, error)
+
+    def _is_eligible(self, contact: Contact) -> bool:
+        """Whether an address may stand in our table at all."""
+        return Reachability(contact.address, is_local=self.config.is_local).addresses != []
+
+    def _may_refer(self, referrer: Address, contact: Contact) -> bool:
+        """Only a node on our own machine may send us to loopback addresses."""
+        is_loopback = ipaddress.ip_address(contact.address[0]).is_loopback
+        if is_loopback and not ipaddress.ip_address(referrer[0]).is_loopback:
+            return False
+        return self._is_eligible(contact)
+
+    # --- Answering -------------------------------------------------------------------------------
+
+    def _handle_native(
+        self, method: str, address: Address, arguments: list[Raw], sequence_id: bytes, size: int
+    ) -> Any:
+        query = packets.decode_query(arguments, self.config.network_id)
+        if query.node_id is not None:
+            self._consider(KeyBytes(query.node_id), address)
+        if method != "bt_ping" and query.target is None:
+            raise PacketError("a find without a target")
+        reply = self._reply(query, address)
+        bytes_max = DATAGRAM_BYTES_MAX
+        if query.token is None or not self._is_proven(query.token, address):
+            bytes_max = min(bytes_max, size * UNPADDED_REPLY_FACTOR)
+        if method == "bt_ping":
+            return packets.encode_reply(sequence_id, reply, bytes_max)
+        assert query.target is not None
+        self._add_contacts(reply, query)
+        if method == "bt_find_node":
+            return packets.encode_reply(sequence_id, reply, bytes_max)
+        try:
+            self._slot.add_no_block(
+                self._answer_find_value, query.target, address, sequence_id, reply, bytes_max
+            )
+        except SlotFull:
+            self.counters["find value dropped"] += 1
+        return NO_REPLY
+
+    async def _answer_find_value(
+        self, target: bytes, address: Address, sequence_id: bytes, reply: Reply, bytes_max: int
+    ) -> None:
+        """Look into the tables, which may block, and answer."""
+        await self._holdings.describe(KeyBytes(target), reply)
+        if self.endpoint is not None:
+            self.endpoint.send(packets.encode_reply(sequence_id, reply, bytes_max), address)
+
+    def _reply(self, query: Query, address: Address) -> Reply:
+        return Reply(
+            version=PROTOCOL_VERSION,
+            network=self.config.network_id,
+            observed=pack_address(address),
+            token=self._mint.issue(address, self.runtime.wall()),
+            node_id=self.identity.node_id if not self.is_client else None,
+            capabilities=self.capabilities,
+            card=self.card().packed if query.wants_card else None,
+        )
+
+    def _is_proven(self, token: bytes, address: Address) -> bool:
+        return self._mint.is_valid(token, address, self.runtime.wall())
+
+    def _add_contacts(self, reply: Reply, query: Query) -> None:
+        asker = query.node_id
+        accept = (lambda c: c.id != asker) if asker is not None else None
+        assert query.target is not None
+        packed = [
+            contact.id + pack_address(contact.address)[1:]
+            for contact in self.router.closest(query.target, accept=accept)
+        ]
+        reply.contacts4 = b"".join(p for p in packed if len(p) == 26)
+        reply.contacts6 = b"".join(p for p in packed if len(p) == 38)
+
+    def _handle_stock(
+        self, method: str, address: Address, arguments: list[Raw], sequence_id: bytes, size: int
+    ) -> Any:
+        assert self.stock is not None
+        return self.stock.handle(method, address, arguments, sequence_id)
+
+
+def _unpack_contacts(reply: Reply) -> list[Contact]:
+    contacts = []
+    for packed, step, kind in ((reply.contacts4, 26, b"\x04"), (reply.contacts6, 38, b"\x06")):
+        for start in range(0, len(packed), step):
+            node_id = KeyBytes(packed[start : start + 20])
+            try:
+                (address,) = unpack_addresses(kind + packed[start + 20 : start + step])
+            except PacketError:
+                continue
+            contacts.append(Contact(node_id, address))
+    return contacts
+
+
+def _trim(remembered: OrderedDict[Any, Any], most: int) -> None:
+    while len(remembered) > most:
+        remembered.popitem(last=False)

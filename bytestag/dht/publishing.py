@@ -1,0 +1,394 @@
+"""Publisher: pushes values to the donors near their keys, and says who serves what (shell).
+
+One copy of everything first, then the second. A copy counts when its holder said STORED (or that it
+held the row already), never before. Work is grouped by key region and by donor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from bytestag.config import HOUR, INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX, Config, K
+from bytestag.crypto import deposits as d
+from bytestag.crypto.providers import PROVIDER_KEYS_MAX, make_provider_record
+from bytestag.dht.network import DHTNetwork
+from bytestag.dht.regions import RegionMap
+from bytestag.dht.routing import Contact
+from bytestag.errors import BytestagError, RemoteError
+from bytestag.events.runtime import Runtime
+from bytestag.events.slots import FnTaskSlot
+from bytestag.events.tasks import Parent, Task
+from bytestag.keys import KeyBytes
+from bytestag.network import messages as m
+from bytestag.tables.base import KVPRecord, KVPTable, Verdict
+
+_logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ROWS_AT_ONCE = 512
+OFFER_BYTES_MAX = 56_000
+ENTRY_BYTES = 160
+ANSWER_SECONDS = 60.0
+OFFERS_AT_ONCE = 16
+BAD_DONOR_SECONDS = 60.0
+IDLE_ROUNDS_MAX = 5
+ROUND_PAUSE_SECONDS = 2.0
+COUNTED = (Verdict.ACCEPTED, Verdict.HELD)
+RETRIED = (Verdict.BUSY, Verdict.NOT_SENT)
+
+
+@dataclass(slots=True)
+class PublishOutcome:
+    """What is known of the copies of some rows; it is updated while the work goes on."""
+
+    rows: int = 0
+    copies_wanted: int = 0
+    donors: int = 0
+    copies: list[int] = field(default_factory=list)
+    """How many rows have 0, 1, 2 … copies."""
+    bytes_pushed: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    granted_hours_min: int | None = None
+
+    @property
+    def copies_min(self) -> int:
+        """Copies of the least-copied row."""
+        return next((n for n, rows in enumerate(self.copies) if rows), 0)
+
+    def rows_with(self, copies: int) -> int:
+        """How many rows have at least that many copies."""
+        return sum(self.copies[copies:])
+
+
+@dataclass(slots=True)
+class _Row:
+    record: KVPRecord
+    holders: set[bytes] = field(default_factory=set)
+    refusals: set[bytes] = field(default_factory=set)
+
+
+class Publisher:
+    """Publishes rows of a table."""
+
+    def __init__(
+        self,
+        network: DHTNetwork,
+        table: KVPTable,
+        config: Config,
+        runtime: Runtime,
+        parent: Parent,
+        next_seq: Callable[[], int],
+    ) -> None:
+        self._network = network
+        self._table = table
+        self._config = config
+        self._runtime = runtime
+        self._next_seq = next_seq
+        self._identity = network.protocol.identity
+        self._offer_slot = FnTaskSlot(OFFERS_AT_ONCE, OFFERS_AT_ONCE, parent)
+        self._bad_donors: dict[bytes, float] = {}
+        self._regions = RegionMap()
+
+    # --- Values ----------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        records: Iterable[KVPRecord],
+        *,
+        copies: int,
+        keep_seconds: int,
+        on_progress: Callable[[PublishOutcome], None] = lambda outcome: None,
+    ) -> PublishOutcome:
+        """Bring rows to ``copies`` holders each, or as many as there are donors.
+
+        With ``keep_seconds`` a deposit backs each row; with 0 the 2012 time to live governs. Ends
+        when all have what they can have, or when several rounds brought nothing new.
+        """
+        self._regions = RegionMap()
+        rows = await self._runtime.offload(lambda: [_Row(record) for record in records])
+        outcome = PublishOutcome(len(rows), copies, copies=[len(rows)] + [0] * copies)
+        idle_rounds = 0
+        for wanted in range(1, copies + 1):
+            while True:
+                before = outcome.rows_with(wanted)
+                tried = await self._round(rows, wanted, keep_seconds, outcome, on_progress)
+                missing = outcome.rows - outcome.rows_with(wanted)
+                if not missing or not tried:
+                    break
+                idle_rounds = 0 if outcome.rows_with(wanted) > before else idle_rounds + 1
+                if idle_rounds > IDLE_ROUNDS_MAX:
+                    return outcome
+                await asyncio.sleep(ROUND_PAUSE_SECONDS)
+        return outcome
+
+    async def _round(
+        self,
+        rows: list[_Row],
+        wanted: int,
+        keep_seconds: int,
+        outcome: PublishOutcome,
+        on_progress: Callable[[PublishOutcome], None],
+    ) -> bool:
+        """Offer once every row that lacks its ``wanted``-th copy; return whether there were any."""
+        offers: list[Task[None]] = []
+        for chunk in _chunks((row for row in rows if len(row.holders) < wanted), ROWS_AT_ONCE):
+            for donor, chosen in (await self._by_donor(chunk, outcome)).items():
+                for batch in _batches(chosen):
+                    offers.append(
+                        await self._offer_slot.add(
+                            self._offer_batch, donor, batch, keep_seconds, outcome, on_progress
+                        )
+                    )
+        for offer in offers:
+            await offer
+        return bool(offers)
+
+    async def _by_donor(
+        self, rows: Sequence[_Row], outcome: PublishOutcome
+    ) -> dict[Contact, list[_Row]]:
+        """Choose for each row the closest donor that has not got it and did not refuse it."""
+        chosen: dict[Contact, list[_Row]] = {}
+        now = self._runtime.monotonic()
+        self._bad_donors = {id_: t for id_, t in self._bad_donors.items() if t > now}
+        for row in rows:
+            donors = await self.closest_donors(row.record.key, outcome.copies_wanted)
+            outcome.donors = max(outcome.donors, len(donors))
+            for donor in donors:
+                if donor.id in row.holders | row.refusals or donor.id in self._bad_donors:
+                    continue
+                chosen.setdefault(donor, []).append(row)
+                break
+        return chosen
+
+    async def closest_donors(self, key: KeyBytes, count: int) -> list[Contact]:
+        """Return donors, closest first: at least ``count`` if there are as many near the key."""
+        known = self._regions.closest(key, count, _is_donor)
+        if known is not None:
+            return known
+        outcome = await self._network.lookup(key)
+        self._regions.learn(key, outcome.contacts, is_complete=outcome.is_complete)
+        known = self._regions.closest(key, count, _is_donor)
+        return known if known is not None else list(filter(_is_donor, outcome.contacts))
+
+    async def _offer_batch(
+        self,
+        donor: Contact,
+        rows: list[_Row],
+        keep_seconds: int,
+        outcome: PublishOutcome,
+        on_progress: Callable[[PublishOutcome], None],
+    ) -> None:
+        def on_final(row: _Row, verdict: Verdict, granted_hours: int) -> None:
+            self._count(row, donor, verdict, granted_hours, outcome, keep_seconds)
+            on_progress(outcome)
+
+        try:
+            await self._offer(donor, rows, keep_seconds, on_final)
+        except BytestagError as error:
+            _logger.debug("! offer to %r: %s", donor, error)
+            self._bad_donors[donor.id] = self._runtime.monotonic() + BAD_DONOR_SECONDS
+            outcome.refused["unreachable"] += 1
+
+    def _count(
+        self,
+        row: _Row,
+        donor: Contact,
+        verdict: Verdict,
+        granted_hours: int,
+        outcome: PublishOutcome,
+        keep_seconds: int,
+    ) -> None:
+        if verdict in COUNTED:
+            if donor.id not in row.holders:
+                outcome.copies[len(row.holders)] -= 1
+                row.holders.add(donor.id)
+                outcome.copies[len(row.holders)] += 1
+            if verdict is Verdict.ACCEPTED:
+                outcome.bytes_pushed += row.record.size
+            if keep_seconds and granted_hours:
+                known = outcome.granted_hours_min
+                outcome.granted_hours_min = min(granted_hours, known or granted_hours)
+        else:
+            outcome.refused[verdict.name.lower()] += 1
+            if verdict not in RETRIED:
+                row.refusals.add(donor.id)
+
+    async def _offer(
+        self,
+        donor: Contact,
+        rows: list[_Row],
+        keep_seconds: int,
+        on_final: Callable[[_Row, Verdict, int], None],
+    ) -> None:
+        """Make one offer and hand each row's last word to ``on_final``."""
+        link = await self._network.link_to(donor)
+        offer = await self._runtime.offload(self._make_offer, rows, keep_seconds)
+        conversation = link.open(offer)
+        try:
+            answer = await conversation.next(ANSWER_SECONDS)
+            if not isinstance(answer, m.Answer) or len(answer.verdicts) != len(rows):
+                raise RemoteError("an offer was answered with something else")
+            waiting: dict[int, _Row] = {}
+            for number, (row, code) in enumerate(zip(rows, answer.verdicts, strict=True)):
+                verdict = _verdict(code)
+                if verdict is Verdict.ACCEPTED:
+                    waiting[number] = row
+                else:
+                    granted = answer.granted[number] if number < len(answer.granted) else 0
+                    on_final(row, verdict, granted)
+            while waiting:
+                stored = await conversation.next(ANSWER_SECONDS)
+                for final in stored.finals if isinstance(stored, m.Stored) else ():
+                    finished = waiting.pop(final.entry, None)
+                    if finished is not None:
+                        on_final(finished, _verdict(final.verdict), final.granted)
+        finally:
+            conversation.close()
+
+    def _make_offer(self, rows: list[_Row], keep_seconds: int) -> m.Offer:
+        packed: list[bytes] = []
+        if keep_seconds:
+            leaves = [
+                d.leaf_hash(r.record.key, r.record.index, r.record.blake3, r.record.size)
+                for r in rows
+            ]
+            until = self._runtime.wall() + keep_seconds + HOUR
+            packed = [
+                d.make_deposit(
+                    self._identity.signing,
+                    self._config.network_id,
+                    self._next_seq(),
+                    until,
+                    leaves,
+                ).packed
+            ]
+        entries = [self._entry(row.record, bool(packed)) for row in rows]
+        return m.Offer(self._runtime.token_bytes(20), packed, entries)
+
+    def _entry(self, record: KVPRecord, has_deposit: bool) -> m.Entry:
+        value = None
+        if record.size <= INLINE_VALUE_BYTES_MAX:
+            try:
+                value = self._table.read(record.kvpid, record.blake3)
+            except KeyError:
+                value = None  # gone since; the holder will be told so when it asks
+        return m.Entry(
+            record.key if record.key != record.index else None,
+            record.index,
+            record.blake3,
+            record.size,
+            0 if has_deposit else None,
+            b"",
+            0 if has_deposit else self._config.value_seconds,
+            value,
+        )
+
+    # --- Provider records ------------------------------------------------------------------------
+
+    async def provide(self, keys: Iterable[KeyBytes]) -> tuple[int, int]:
+        """Tell the nodes near these keys that we serve them; return (records accepted, sent).
+
+        ``keys`` are all that we serve: at each holder the new records replace the old ones.
+        """
+        if not self._network.protocol.is_reachable:
+            return 0, 0
+        by_holder: dict[Contact, list[KeyBytes]] = {}
+        for key in sorted(set(keys)):
+            for contact in await self._closest_holders(key):
+                by_holder.setdefault(contact, []).append(key)
+        sends = [
+            await self._offer_slot.add(self._provide_to, contact, batch, part)
+            for contact, chosen in by_holder.items()
+            for part, batch in enumerate(_chunks(chosen, PROVIDER_KEYS_MAX))
+        ]
+        accepted = 0
+        for send in sends:
+            accepted += bool(await send)
+        return accepted, len(sends)
+
+    async def _closest_holders(self, key: KeyBytes) -> list[Contact]:
+        known = self._regions.closest(key, K, _is_anybody)
+        if known is None:
+            outcome = await self._network.lookup(key)
+            self._regions.learn(key, outcome.contacts, is_complete=outcome.is_complete)
+            known = outcome.contacts
+        return known[: self._config.record_copies]
+
+    async def _provide_to(self, contact: Contact, keys: list[KeyBytes], part: int) -> bool:
+        """Send one record; ``part`` tells apart records that one holder needs several of."""
+        record = make_provider_record(
+            self._identity,
+            self._config.network_id,
+            self._next_seq(),
+            self._runtime.wall() + self._config.provider_seconds,
+            self._network.protocol.reachability.addresses,
+            keys,
+            prefix_bits=_shared_bits(keys),
+        )
+        try:
+            link = await self._network.link_to(contact)
+            done = await link.ask(
+                m.Provide(self._runtime.token_bytes(20), record.packed), ANSWER_SECONDS
+            )
+        except BytestagError as error:
+            _logger.debug("! provider record to %r: %s", contact, error)
+            return False
+        return isinstance(done, m.Done) and done.verdict in COUNTED
+
+
+def availability(copies: int, node_availability: float = 0.7) -> float:
+    """Return the chance that at least one of ``copies`` holders is up."""
+    return float(1 - (1 - node_availability) ** copies)
+
+
+def is_safe_to_leave(outcome: PublishOutcome) -> bool:
+    """Whether the least-copied row is up with 0.999 and has all the copies it can have."""
+    reachable = min(outcome.copies_wanted, outcome.donors)
+    return outcome.copies_min >= reachable and availability(outcome.copies_min) >= 0.999
+
+
+def _is_donor(contact: Contact) -> bool:
+    return contact.is_donor
+
+
+def _is_anybody(contact: Contact) -> bool:
+    return True
+
+
+def _verdict(code: int) -> Verdict:
+    try:
+        return Verdict(code)
+    except ValueError:
+        return Verdict.FULL
+
+
+def _shared_bits(keys: Sequence[KeyBytes]) -> int:
+    """Return how many leading bits ascending keys have in common."""
+    return 160 - (keys[0].integer ^ keys[-1].integer).bit_length()
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
+    """Cut rows into offers of at most 64 entries that fit a message."""
+    batch: list[_Row] = []
+    size = 0
+    for row in rows:
+        inline = row.record.size if row.record.size <= INLINE_VALUE_BYTES_MAX else 0
+        if batch and (len(batch) == OFFER_KEYS_MAX or size + inline > OFFER_BYTES_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += ENTRY_BYTES + inline
+    if batch:
+        yield batch

@@ -1,0 +1,59 @@
+"""Reachability: which addresses our card may claim (pure).
+
+An explicit host is known from the start. Otherwise peers tell us where our requests come from: one
+suffices in a local network; in the open one three in distinct /24s (/48s) must agree on a global
+address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+
+from bytestag.config import ADDRESSES_MAX
+from bytestag.crypto.identity import Address
+from bytestag.dht.routing import address_group
+
+VOTES_NEEDED = 3
+VOTED_MAX = 16
+
+
+def is_unspecified(host: str) -> bool:
+    """Return whether a bound host stands for every address of the machine."""
+    return ipaddress.ip_address(host).is_unspecified
+
+
+class Reachability:
+    """Votes on our own addresses."""
+
+    def __init__(self, bound: Address, *, is_local: bool) -> None:
+        self._is_local = is_local
+        self._known: list[Address] = []
+        self._votes: OrderedDict[Address, set[str]] = OrderedDict()
+        if not is_unspecified(bound[0]) and self._is_eligible(bound):
+            self._known.append(bound)
+
+    @property
+    def addresses(self) -> list[Address]:
+        """What the card lists; empty while we are a client."""
+        return list(self._known)
+
+    def vote(self, voter: Address, observed: Address) -> bool:
+        """A peer saw us at ``observed``; return whether our addresses changed by it."""
+        if observed in self._known or not self._is_eligible(observed):
+            return False
+        voters = self._votes.setdefault(observed, set())
+        self._votes.move_to_end(observed)
+        while len(self._votes) > VOTED_MAX:
+            self._votes.popitem(last=False)
+        voters.add(voter[0] if self._is_local else address_group(voter[0]))
+        if len(voters - {""}) < (1 if self._is_local else VOTES_NEEDED):
+            return False
+        del self._votes[observed]
+        self._known.append(observed)
+        del self._known[:-ADDRESSES_MAX]
+        return True
+
+    def _is_eligible(self, address: Address) -> bool:
+        ip = ipaddress.ip_address(address[0])
+        return not ip.is_unspecified and not ip.is_multicast and (self._is_local or ip.is_global)

@@ -1,0 +1,171 @@
+"""Replicator: values held for others: repaired without their publisher, expired in time (shell).
+
+When a row is due, its holder offers it to the donors closest to its key, with the deposit and proof
+that it came with; who holds it already says so, and no byte moves. A holder that was offered a row
+puts its own turn off, so that one of them does the work for all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bytestag.config import HOUR, OFFER_KEYS_MAX, Config
+from bytestag.crypto.deposits import split_proof
+from bytestag.dht.network import DHTNetwork
+from bytestag.dht.publishing import ANSWER_SECONDS, COUNTED, Publisher
+from bytestag.dht.routing import Contact
+from bytestag.errors import BytestagError, RemoteError
+from bytestag.events.runtime import Runtime
+from bytestag.network import messages as m
+from bytestag.tables.base import KVPRecord, KVPTable, Standing
+from bytestag.tables.due import Due, DueTable
+
+_logger = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 256
+JITTER = 0.1
+EXPIRED_AT_ONCE = 1000
+
+
+@dataclass(slots=True)
+class RepairOutcome:
+    """What one pass found."""
+
+    rows: int = 0
+    offered: int = 0
+    held: int = 0
+    copied: int = 0
+    failed: int = 0
+    gone: int = 0
+    unreachable: set[bytes] = field(default_factory=set)
+
+
+class Replicator:
+    """Looks after what a donor holds."""
+
+    def __init__(
+        self,
+        network: DHTNetwork,
+        publisher: Publisher,
+        table: KVPTable,
+        due: DueTable,
+        config: Config,
+        runtime: Runtime,
+    ) -> None:
+        self._network = network
+        self._publisher = publisher
+        self._table = table
+        self._due = due
+        self._config = config
+        self._runtime = runtime
+
+    def seen(self, records: list[KVPRecord]) -> None:
+        """Rows were offered to us and are held: their turn comes a period from now (blocking)."""
+        self._due.put_many(
+            (r.kvpid, r.blake3, self._next_time()) for r in records if _is_repaired(r)
+        )
+
+    def _next_time(self) -> float:
+        jitter = 1 + JITTER * (2 * self._runtime.rng.random() - 1)
+        return self._runtime.wall() + self._config.repair_seconds * jitter
+
+    async def expire(self) -> int:
+        """Remove what is past its time."""
+        now = self._runtime.wall()
+        return await self._runtime.offload(self._table.expire, now, EXPIRED_AT_ONCE)
+
+    async def repair(self) -> RepairOutcome:
+        """Offer the rows that are due to the donors closest to their keys."""
+        outcome = RepairOutcome()
+        due = await self._runtime.offload(self._due.take_due, self._runtime.wall(), ROWS_AT_ONCE)
+        records = await self._runtime.offload(self._records, due, outcome)
+        by_donor: dict[Contact, list[KVPRecord]] = {}
+        for record in records:
+            donors = await self._publisher.closest_donors(record.key, self._config.copies)
+            for donor in donors[: self._config.copies]:
+                by_donor.setdefault(donor, []).append(record)
+        for donor, chosen in by_donor.items():
+            for start in range(0, len(chosen), OFFER_KEYS_MAX // 2):
+                batch = chosen[start : start + OFFER_KEYS_MAX // 2]
+                await self._offer(donor, batch, outcome)
+        await self._runtime.offload(
+            self._due.put_many, [(r.kvpid, r.blake3, self._next_time()) for r in records]
+        )
+        return outcome
+
+    def _records(self, due: Iterable[Due], outcome: RepairOutcome) -> list[KVPRecord]:
+        """Return the rows that are still here; the others leave the queue."""
+        records = []
+        now = self._runtime.wall()
+        for entry in due:
+            outcome.rows += 1
+            try:
+                record = self._table.record(entry.kvpid, entry.blake3)
+            except KeyError:
+                record = None
+            if record is None or record.expires - now < HOUR or not _is_repaired(record):
+                self._due.remove(entry.kvpid, entry.blake3)
+                outcome.gone += 1
+            else:
+                records.append(record)
+        return records
+
+    async def _offer(
+        self, donor: Contact, records: list[KVPRecord], outcome: RepairOutcome
+    ) -> None:
+        if donor.id in outcome.unreachable:
+            return
+        outcome.offered += len(records)
+        try:
+            await self._offer_and_count(donor, records, outcome)
+        except BytestagError as error:
+            _logger.debug("! repair at %r: %s", donor, error)
+            outcome.unreachable.add(donor.id)
+            outcome.failed += len(records)
+
+    async def _offer_and_count(
+        self, donor: Contact, records: list[KVPRecord], outcome: RepairOutcome
+    ) -> None:
+        link = await self._network.link_to(donor)
+        conversation = link.open(self._make_offer(records))
+        try:
+            answer = await conversation.next(ANSWER_SECONDS)
+            if not isinstance(answer, m.Answer) or len(answer.verdicts) != len(records):
+                raise RemoteError("an offer was answered with something else")
+            waiting = {n for n, verdict in enumerate(answer.verdicts) if verdict == 0}
+            outcome.held += sum(verdict == 1 for verdict in answer.verdicts)
+            while waiting:
+                stored = await conversation.next(ANSWER_SECONDS)
+                for final in stored.finals if isinstance(stored, m.Stored) else ():
+                    if final.entry in waiting:
+                        waiting.discard(final.entry)
+                        outcome.copied += final.verdict in COUNTED
+        finally:
+            conversation.close()
+
+    def _make_offer(self, records: list[KVPRecord]) -> m.Offer:
+        """Offer rows with the deposits and proofs that they are kept under."""
+        deposits: dict[bytes, int] = {}
+        entries = []
+        now = self._runtime.wall()
+        for record in records:
+            deposit, proof = split_proof(record.deposit)
+            number = deposits.setdefault(deposit, len(deposits)) if deposit else None
+            entries.append(
+                m.Entry(
+                    record.key if record.key != record.index else None,
+                    record.index,
+                    record.blake3,
+                    record.size,
+                    number,
+                    proof,
+                    0 if deposit else max(int(record.expires - now), 1),
+                )
+            )
+        return m.Offer(self._runtime.token_bytes(20), list(deposits), entries)
+
+
+def _is_repaired(record: KVPRecord) -> bool:
+    return record.standing in (Standing.KEPT, Standing.REPLICA)

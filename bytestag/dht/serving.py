@@ -1,0 +1,171 @@
+"""Serving: what peers ask of us inside sessions: GET, OFFER, PROVIDE, PROVE (shell).
+
+Each kind of work has a bounded slot of its own, so that strangers who offer cannot starve readers,
+nor either of them our own fetches. A slot counts values, never files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+
+from bytestag.config import HOUR, Config
+from bytestag.crypto.identity import pack_address
+from bytestag.crypto.providers import read_provider_record
+from bytestag.dht.offers import OfferHandler
+from bytestag.errors import BytestagError, PacketError
+from bytestag.events.runtime import Runtime
+from bytestag.events.slots import FnTaskSlot, SlotFull
+from bytestag.events.tasks import Parent
+from bytestag.hashing import blake3_keyed
+from bytestag.keys import KeyBytes
+from bytestag.network import messages as m
+from bytestag.network.links import Link, Request
+from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict
+from bytestag.tables.providers import ProviderTable
+
+_logger = logging.getLogger(__name__)
+
+UPLOAD_SECONDS_MAX = 60.0
+SKEW_SECONDS = 2 * HOUR
+
+
+class Serving:
+    """The handler of a node's sessions."""
+
+    def __init__(
+        self,
+        table: KVPTable,
+        providers: ProviderTable,
+        offers: OfferHandler,
+        config: Config,
+        runtime: Runtime,
+        parent: Parent,
+    ) -> None:
+        self._table = table
+        self._providers = providers
+        self._offers = offers
+        self._config = config
+        self._runtime = runtime
+        self.upload_slot = FnTaskSlot(config.upload_slots, config.waiting_slots, parent)
+        self._record_slot = FnTaskSlot(4, config.waiting_slots, parent)
+        self.counters: Counter[str] = Counter()
+
+    def handle(self, link: Link, request: Request) -> None:
+        """Take a request; called in the loop, returns at once."""
+        match request:
+            case m.Get():
+                self._begin(self.upload_slot, self._serve, link, request)
+            case m.Cancel(id=id_):
+                link.session.cancel_upload(id_)
+                link.upload_ended(id_)
+            case m.Offer():
+                self._offers.handle(link, request)
+            case m.Provide():
+                self._begin(self._record_slot, self._accept_record, link, request)
+            case m.Prove():
+                self._begin(self._record_slot, self._prove, link, request)
+
+    def _begin(self, slot: FnTaskSlot, work: object, link: Link, request: m.Message) -> None:
+        try:
+            slot.add_no_block(work, link, request)  # type: ignore[arg-type]
+        except SlotFull:
+            self.counters["busy"] += 1
+            if isinstance(request, m.Get):
+                link.send(m.Absent(request.id, m.AbsentReason.BUSY))
+            elif isinstance(request, m.Provide):
+                link.send(m.Done(request.id, Verdict.BUSY))
+            elif isinstance(request, m.Prove):
+                link.send(m.Proof(request.id, []))
+
+    # --- GET -------------------------------------------------------------------------------------
+
+    async def _serve(self, link: Link, get: m.Get) -> None:
+        found = await self._runtime.offload(self._find, get)
+        if link.session.is_closed:
+            return
+        if found is None:
+            link.send(m.Absent(get.id, m.AbsentReason.NOT_HELD))
+            return
+        record, value, others = found
+        if get.offset > record.size:
+            link.send(m.Absent(get.id, m.AbsentReason.RANGE))
+            return
+        part = memoryview(value)[get.offset : get.offset + get.length]
+        unit_bytes = link.session.unit_bytes
+        link.send(m.Found(get.id, record.index, record.blake3, record.size, others, unit_bytes))
+        ended = asyncio.Event()
+        link.uploads_done[get.id] = ended.set
+        link.session.upload(get.id, get.slot, part, unit_bytes)
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS_MAX):
+                await ended.wait()
+            self.counters["bytes uploaded"] += len(part)
+        except TimeoutError:
+            self.counters["uploads given up"] += 1
+        finally:
+            link.session.cancel_upload(get.id)
+            link.uploads_done.pop(get.id, None)
+
+    def _find(self, get: m.Get) -> tuple[KVPRecord, bytes, int] | None:
+        now = self._runtime.wall()
+        records = [
+            record
+            for record in self._table.records_by_key(KeyBytes(get.key))
+            if get.index in (None, record.index)
+            and record.blake3.startswith(get.selector)
+            and record.expires > now
+        ]
+        for record in records:
+            try:
+                value = self._table.read(record.kvpid, record.blake3)
+            except KeyError:
+                continue
+            return record, value, len(records) - 1
+        return None
+
+    # --- PROVIDE ---------------------------------------------------------------------------------
+
+    async def _accept_record(self, link: Link, provide: m.Provide) -> None:
+        try:
+            verdict = await self._runtime.offload(self._store_record, link, provide.record)
+        except BytestagError as error:
+            _logger.debug("! provider record: %s", error)
+            verdict = Verdict.BAD_DEPOSIT
+        link.send(m.Done(provide.id, verdict))
+
+    def _store_record(self, link: Link, packed: bytes) -> Verdict:
+        """Only its own session may bring a record, and only from an address that it lists."""
+        record = read_provider_record(packed, self._config.network_id)
+        if record.node_id != link.node_id or link.address not in record.addresses:
+            raise PacketError("a provider record from another node or address")
+        now = self._runtime.wall()
+        if not now < record.expires <= now + self._config.provider_seconds + SKEW_SECONDS:
+            return Verdict.EXPIRED
+        held = self._providers.put(
+            record.keys,
+            record.node_id,
+            bytes([record.prefix_bits]) + record.prefix,
+            record.seq,
+            record.expires,
+            pack_address(link.address),
+        )
+        return Verdict.ACCEPTED if held else Verdict.HELD
+
+    # --- PROVE -----------------------------------------------------------------------------------
+
+    async def _prove(self, link: Link, prove: m.Prove) -> None:
+        proofs = await self._runtime.offload(self._proofs, prove)
+        link.send(m.Proof(prove.id, proofs))
+
+    def _proofs(self, prove: m.Prove) -> list[bytes | None]:
+        proofs: list[bytes | None] = []
+        for row in prove.rows:
+            try:
+                value = self._table.read(KVPID(KeyBytes(row.key), KeyBytes(row.index)), row.blake3)
+            except KeyError:
+                proofs.append(None)
+            else:
+                proofs.append(blake3_keyed(prove.nonce, value))
+        return proofs
