@@ -171,15 +171,16 @@ def _share_permits(
 ) -> bool:
     if max_size is None or record.standing is not Standing.KEPT:
         return True
-    was_kept = replaced is not None and replaced.standing is Standing.KEPT
-    kept = ledger.kept + (0 if was_kept else record.cost)
-    if 2 * kept <= max_size:
+    before = replaced if replaced is not None and replaced.standing is Standing.KEPT else None
+    is_same_depositor = before is not None and before.depositor == record.depositor
+    is_same_group = before is not None and before.group == record.group
+    if is_same_depositor and is_same_group:
+        return True  # it has its place; renewing it takes nothing more
+    if 2 * (ledger.kept + (record.cost if before is None else 0)) <= max_size:
         return True
     share = max_size // KEPT_SHARE_DIVISOR
-    of_depositor = ledger.kept_by_depositor[record.depositor]
-    if not (was_kept and replaced is not None and replaced.depositor == record.depositor):
-        of_depositor += record.cost
-    of_group = ledger.kept_by_group[record.group] if record.group else 0
-    if not (was_kept and replaced is not None and replaced.group == record.group):
-        of_group += record.cost
-    return of_depositor <= share and (not record.group or of_group <= share)
+    of_depositor = ledger.kept_by_depositor[record.depositor] + record.cost
+    of_group = ledger.kept_by_group[record.group] + record.cost
+    return (is_same_depositor or of_depositor <= share) and (
+        is_same_group or not record.group or of_group <= share
+    )

@@ -103,11 +103,13 @@ class DatabaseKVPTable(KVPTable):
 
     def judge(self, record: KVPRecord, now: float) -> Verdict:
         with self.database.read() as connection:
-            ledger = database_reads.ledger_of(connection, [record])
+            rows = database_reads.rows_of_key(connection, record.key)
+            held = admission.find(rows, record)
+            ledger = database_reads.ledger_of(connection, [record, *([held] if held else [])])
             return admission.judge(
                 record,
                 now,
-                database_reads.rows_of_key(connection, record.key),
+                rows,
                 ledger,
                 self.max_size,
                 lambda standing, cost: (

@@ -77,16 +77,41 @@ _TOTALS = (
 def ledger_of(
     connection: sa.Connection, asking: Iterable[KVPRecord] = (), *, is_locked: bool = False
 ) -> admission.Ledger:
-    """Return the sums by standing, and those of the depositors and groups that ask."""
-    names: dict[str, Standing | bytes | str] = {
-        f"standing/{standing}": standing for standing in Standing
-    }
-    for record in asking:
-        if record.standing is Standing.KEPT:
-            names[f"depositor/{record.depositor.hex()}"] = record.depositor
-            names[f"group/{record.group}"] = record.group
-    query = _TOTALS.with_for_update() if is_locked else _TOTALS
+    """Return the sums by standing, and those of the depositors and groups of some rows.
+
+    With ``is_locked`` other processes wait for this transaction before they change them.
+    """
     ledger = admission.Ledger()
+    names: dict[str, Standing | bytes | str] = {f"standing/{item}": item for item in Standing}
+    _load_sums(connection, ledger, names | _share_names(asking), is_locked)
+    return ledger
+
+
+def load_shares(
+    connection: sa.Connection, ledger: admission.Ledger, rows: Iterable[KVPRecord]
+) -> None:
+    """Add the sums of the depositors and groups of more rows."""
+    names = _share_names(rows)
+    if names:
+        _load_sums(connection, ledger, names, is_locked=False)
+
+
+def _share_names(rows: Iterable[KVPRecord]) -> dict[str, Standing | bytes | str]:
+    names: dict[str, Standing | bytes | str] = {}
+    for row in rows:
+        names[f"depositor/{row.depositor.hex()}"] = row.depositor
+        if row.group:
+            names[f"group/{row.group}"] = row.group
+    return names
+
+
+def _load_sums(
+    connection: sa.Connection,
+    ledger: admission.Ledger,
+    names: dict[str, Standing | bytes | str],
+    is_locked: bool,
+) -> None:
+    query = _TOTALS.with_for_update() if is_locked else _TOTALS
     for name, rows, cost in connection.execute(query, {"names": list(names)}):
         match names[name]:
             case Standing() as standing:
@@ -96,7 +121,6 @@ def ledger_of(
                 ledger.kept_by_depositor[depositor] = cost
             case str(group):
                 ledger.kept_by_group[group] = cost
-    return ledger
 
 
 _COST = sa.func.coalesce(sa.func.sum(_c.size + config.RECORD_OVERHEAD_BYTES), 0)

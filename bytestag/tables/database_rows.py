@@ -22,6 +22,7 @@ from bytestag.tables.database_reads import (
     COLUMNS,
     expired_cost,
     ledger_of,
+    load_shares,
     lower_cost,
     rows_of_keys,
     to_record,
@@ -66,9 +67,11 @@ class RowWriter:
     def _load(self, asking: Iterable[KVPRecord]) -> None:
         asking = list(asking)
         self._ledger = ledger_of(self.connection, asking, is_locked=not self.database.is_sqlite)
-        self._loaded = self._ledger.copy()
         keys = {record.key for record in asking}
         self._rows = rows_of_keys(self.connection, keys) if keys else {}
+        held = (admission.find(self._rows[record.key], record) for record in asking)
+        load_shares(self.connection, self._ledger, [row for row in held if row is not None])
+        self._loaded = self._ledger.copy()
         self._inserts: dict[Name, tuple[KVPRecord, bytes]] = {}
         self._updates: dict[Name, KVPRecord] = {}
         self._deletes: list[Any] = []

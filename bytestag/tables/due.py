@@ -19,7 +19,7 @@ from bytestag.tables.database_engine import Database
 from bytestag.tables.schema import due
 
 LEASE_SECONDS = 900.0
-WRITE_ROWS = 1000
+WRITE_ROWS = 5000  # in key order where the caller has them so: few pages are written twice
 
 _c = due.c
 _IDENTITY = (_c.queue, _c.key, _c.sha1, _c.blake3)

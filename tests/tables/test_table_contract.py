@@ -283,6 +283,29 @@ def test_an_upgrade_beyond_the_share_is_not_promised(make_table) -> None:
     assert table.record(record.kvpid).standing is Standing.REPLICA
 
 
+def test_a_renewal_is_held_however_full_the_table_is(make_table) -> None:
+    table = make_table(16 * (512 + 16))
+    values = numbered(16)
+    table.store_many([kept(value, b"first") for value in values[:8]], NOW)
+    table.store_many([row(value, standing=Standing.ORIGINAL) for value in values[8:]], NOW)
+    copy = row(values[0], standing=Standing.CACHED)
+    later = kept(values[0], b"first", timestamp=NOW + 5)
+    for offer in (copy, later):
+        assert table.judge(offer[0], NOW) is Verdict.HELD
+        assert table.store(*offer, NOW) is Verdict.HELD
+
+
+def test_a_nameless_keep_of_a_held_row_counts_to_the_nameless(make_table) -> None:
+    table = make_table(16 * (512 + 16))
+    values = numbered(12)
+    table.store_many([kept(value, b"") for value in values[:8]], NOW)
+    record, value = row(values[8], depositor=b"")
+    table.store(record, value, NOW)
+    offer = row(values[8], standing=Standing.KEPT, depositor=b"another")
+    assert table.judge(offer[0], NOW) is Verdict.FULL
+    assert table.store(*offer, NOW) is Verdict.FULL
+
+
 def test_expire_removes_the_oldest_expiry_first_and_no_live_row(table: KVPTable) -> None:
     rows = [row(value, ttl=ttl) for value, ttl in zip(numbered(3), (30, 10, 20), strict=True)]
     table.store_many(rows, NOW)

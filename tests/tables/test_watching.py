@@ -1,0 +1,107 @@
+"""A change on disk is found without anybody asking."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from bytestag.events.runtime import system_runtime
+from bytestag.tables.base import KVPID
+from bytestag.tables.database_engine import Database
+from bytestag.tables.scanning import ScanResult
+from bytestag.tables.shared import SharedFilesKVPTable
+from bytestag.tables.watching import ShareWatcher
+from tests.tables.helpers import key_of
+
+FOUND_SECONDS = 5
+
+
+class Watched:
+    """A watcher at work over a table; scans can be awaited."""
+
+    def __init__(self, table: SharedFilesKVPTable, rescan_seconds: float = 3600) -> None:
+        self.table = table
+        self.scans: asyncio.Queue[ScanResult] = asyncio.Queue()
+        self.runtime = system_runtime(2)
+        self.watcher = ShareWatcher(table, self.runtime, self.scans.put, rescan_seconds)
+
+    async def __aenter__(self) -> Watched:
+        self.task = asyncio.create_task(self.watcher.run())
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        self.runtime.close()
+
+    async def until_found(self, value: bytes) -> None:
+        async with asyncio.timeout(FOUND_SECONDS):
+            while KVPID(key_of(value), key_of(value)) not in self.table:
+                await self.scans.get()
+
+
+async def _change_is_found(table: SharedFilesKVPTable, root: Path) -> None:
+    async with Watched(table) as watched:
+        await watched.until_found(b"before")
+        # The watch may begin after the first scan; write until an event arrives.
+        for number in range(50):
+            (root / "new").write_bytes(b"after")
+            os.utime(root / "new", (number, number))
+            try:
+                async with asyncio.timeout(0.5):
+                    await watched.scans.get()
+                    break
+            except TimeoutError:
+                continue
+        await watched.until_found(b"after")
+
+
+@pytest.mark.slow
+def test_a_change_is_found_by_itself(tmp_path: Path, database: Database) -> None:
+    table = SharedFilesKVPTable(database)
+    root = tmp_path / "share"
+    root.mkdir()
+    (root / "old").write_bytes(b"before")
+    table.add_path(root)
+    asyncio.run(_change_is_found(table, root))
+
+
+@pytest.mark.slow
+def test_a_new_share_is_scanned_and_watched(tmp_path: Path, database: Database) -> None:
+    table = SharedFilesKVPTable(database)
+    path = tmp_path / "file"
+    path.write_bytes(b"a file")
+
+    async def scenario() -> None:
+        async with Watched(table) as watched:
+            await watched.scans.get()
+            table.add_path(path)
+            watched.watcher.shares_changed()
+            await watched.until_found(b"a file")
+
+    asyncio.run(scenario())
+
+
+def test_without_events_a_periodic_scan_finds_the_change(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = SharedFilesKVPTable(database)
+    root = tmp_path / "share"
+    root.mkdir()
+    table.add_path(root)
+
+    async def no_events(self: ShareWatcher) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ShareWatcher, "_watch", no_events)
+
+    async def scenario() -> None:
+        async with Watched(table, rescan_seconds=0.01) as watched:
+            await watched.scans.get()
+            (root / "new").write_bytes(b"after")
+            await watched.until_found(b"after")
+
+    asyncio.run(scenario())
