@@ -16,6 +16,7 @@ from bytestag.network.packets import Bin20, Bin32, Seconds, Size
 
 Hours = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Code = Annotated[int, Meta(ge=0, le=255)]
+UNIT_BYTES_MIN = 1024  # so that the units of a value are few: the receiver counts them
 ValueBytes = Annotated[int, Meta(ge=0, le=VALUE_BYTES_MAX)]
 
 
@@ -48,7 +49,7 @@ class Found(codec.Struct, tag=2, array_like=True):
     blake3: Bin32
     size: ValueBytes
     others: Size
-    unit_bytes: Annotated[int, Meta(ge=1, le=65535)]
+    unit_bytes: Annotated[int, Meta(ge=UNIT_BYTES_MIN, le=65535)]
 
 
 class Absent(codec.Struct, tag=3, array_like=True):

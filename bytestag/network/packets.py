@@ -107,6 +107,8 @@ def decode_request(body: bytes) -> tuple[str, list[codec.Raw]]:
     method, arguments = _decode_request(body)
     if method not in NATIVE_METHODS and method not in STOCK_METHODS:
         raise PacketError("unknown method")
+    if method in NATIVE_METHODS:
+        _check_length(body)
     return method, arguments
 
 
@@ -127,6 +129,7 @@ def decode_stock_arguments(arguments: list[codec.Raw]) -> list[Any]:
 
 def decode_reply(body: bytes, network_id: bytes) -> Reply:
     """Decode a native response."""
+    _check_length(body)
     reply = _decode_reply(body)
     if reply.version != PROTOCOL_VERSION or reply.network != network_id:
         raise PacketError("another version or network")
@@ -141,7 +144,7 @@ def decode_stock_reply(body: bytes) -> Any:
 
 
 def encode_request(sequence_id: bytes, method: str, arguments: list[Any]) -> bytes:
-    """Return a request datagram, padded when its query carries no token."""
+    """Return a request datagram, padded to 400 bytes or a few more if it carries no token."""
     datagram = _request(sequence_id, method, arguments)
     query = arguments[0] if arguments else None
     if isinstance(query, Query) and query.token is None and len(datagram) < PADDED_BYTES:
@@ -176,6 +179,11 @@ def encode_reply(sequence_id: bytes, reply: Reply, bytes_max: int = DATAGRAM_BYT
             raise PacketError("no room for a reply")
         datagram = encode_response(sequence_id, reply)
     return datagram
+
+
+def _check_length(body: bytes) -> None:
+    if len(body) + HEAD_BYTES > DATAGRAM_BYTES_RECEIVED_MAX:
+        raise PacketError("native datagram too long")
 
 
 def _request(sequence_id: bytes, method: str, arguments: list[Any]) -> bytes:

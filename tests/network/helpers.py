@@ -44,7 +44,11 @@ def sessions(now=0.0, window_bytes=2**20, seed=7):
     asker = initiator(mint.issue(ALICE, now), rng)
     answer, theirs = answerer.receive(asker.datagram, ALICE, now)
     ours = asker.receive(answer)
-    options = dict(window_bytes=window_bytes, idle_seconds=600.0, random_bytes=rng.randbytes)
+    options = {
+        "window_bytes": window_bytes,
+        "idle_seconds": 600.0,
+        "random_bytes": rng.randbytes,
+    }
     return Session(ours, now, **options), Session(theirs, now, **options)
 
 
