@@ -23,6 +23,8 @@ REPLAY_WINDOW = 1024
 DATAGRAM_ROOM = 1150
 """Bytes of frames in a datagram of 1,200 with head, counter and tag."""
 REASSEMBLY_BYTES_MAX = 256 * 1024
+FRAGMENT_OVERHEAD_BYTES = 256
+"""What a waiting fragment costs beside its bytes: a peer may send empty ones."""
 NUMBERS_AHEAD_MAX = 65_536
 COUNTER_MAX = 2**40
 _COUNTER = struct.Struct(">Q")
@@ -170,7 +172,8 @@ class ControlChannel:
         """Whether to drop the datagram; never one that brings the oldest missing message on."""
         parts = [frame for frame in received if isinstance(frame, frames.Message)]
         ahead = max((frame.number - self._delivered.floor for frame in parts), default=0)
-        is_full = self._partial_bytes + sum(len(f.body) for f in parts) > REASSEMBLY_BYTES_MAX
+        more = sum(map(_cost, (frame.body for frame in parts if frame.fragments > 1)))
+        is_full = self._partial_bytes + more > REASSEMBLY_BYTES_MAX
         return ahead > NUMBERS_AHEAD_MAX or (ahead > 0 and is_full)
 
     def _reassemble(self, frame: frames.Message) -> bytes | None:
@@ -182,11 +185,11 @@ class ControlChannel:
         parts = self._partial.setdefault(frame.number, {})
         if frame.fragment not in parts:
             parts[frame.fragment] = frame.body
-            self._partial_bytes += len(frame.body)
+            self._partial_bytes += _cost(frame.body)
         if len(parts) < frame.fragments:
             return None
         del self._partial[frame.number]
-        self._partial_bytes -= sum(map(len, parts.values()))
+        self._partial_bytes -= sum(map(_cost, parts.values()))
         self._delivered.add(frame.number)
         return b"".join(parts[i] for i in sorted(parts))
 
@@ -279,3 +282,7 @@ class ControlChannel:
         head = self._head + packed
         self._counter += 1
         return head + self._seal(bytes(4) + packed, text, head)
+
+
+def _cost(fragment: bytes) -> int:
+    return len(fragment) + FRAGMENT_OVERHEAD_BYTES

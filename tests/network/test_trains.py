@@ -1,0 +1,168 @@
+"""Trains: the window, what counts as lost, what is sent again, what is acknowledged."""
+
+import pytest
+
+from bytestag.network.frames import UNIT_PAIRS_MAX, Units
+from bytestag.network.rtt import Rtt
+from bytestag.network.trains import (
+    PROBE_SEGMENTS,
+    REPEATED_PAIRS,
+    TRAINS_REMEMBERED_MAX,
+    TrainReceiver,
+    TrainSender,
+)
+from bytestag.network.units import UNIT_HEAD, Upload, unit_bytes_for
+
+UNIT_BYTES = unit_bytes_for(1200)
+
+
+def sender(value_bytes=10 * UNIT_BYTES, window_bytes=10**9, rtt=0.1):
+    estimator = Rtt()
+    estimator.sample(rtt)
+    made = TrainSender(bytes(8), estimator, window_bytes)
+    upload = Upload(bytes(20), 5, memoryview(bytes(value_bytes)), bytes(32), UNIT_BYTES)
+    made.add(upload)
+    return made, upload
+
+
+def heads(burst):
+    """Return (train, index, segment, unit) of each datagram of a burst."""
+    fields = [UNIT_HEAD.unpack(head) for head in burst.buffers[::2]]
+    return [(train, index, segment, unit) for _, train, index, segment, _, unit, _ in fields]
+
+
+def sent(made, now):
+    return [head for burst in made.bursts_to_send(now) for head in heads(burst)]
+
+
+def acked(*trains, bitmap=2**64 - 1):
+    return Units(tuple((train, bitmap) for train in trains))
+
+
+def test_one_unit_is_one_train_and_numbers_rise():
+    made, _ = sender()
+    bursts = list(made.bursts_to_send(0.0))
+    assert len(bursts) == 10
+    for number, burst in enumerate(bursts):
+        assert heads(burst) == [(number, index, index, number) for index in range(44)]
+        assert burst.segment_bytes == 1200
+
+
+def test_the_window_is_filled_and_then_waited_for():
+    made, _ = sender(window_bytes=100_000)
+    first = sent(made, 0.0)
+    assert {train for train, *_ in first} == {0, 1}
+    assert sent(made, 0.01) == []
+    made.receive_units(acked(0), 0.1)
+    assert {train for train, *_ in sent(made, 0.1)} == {2}
+
+
+def test_everything_acknowledged_finishes_the_upload_once():
+    made, upload = sender()
+    sent(made, 0.0)
+    made.receive_units(acked(*range(10)), 0.1)
+    assert upload.is_done
+    assert made.take_finished() == [upload]
+    assert made.take_finished() == []
+    assert made.active == 0
+    assert made.next_deadline() is None
+
+
+def test_what_a_later_train_overtook_is_lost_after_a_quarter_of_an_rtt_and_only_that_goes_again():
+    made, _ = sender(3 * UNIT_BYTES, window_bytes=1)  # one train at a time
+    assert len(sent(made, 0.0)) == 44
+    made.window_bytes = 10**9
+    assert len(sent(made, 0.05)) == 88
+    made.receive_units(Units(((0, 2**44 - 1 - 0b101), (1, 2**44 - 1))), 0.12)
+    assert sent(made, 0.12) == []  # too early to tell loss from reordering
+    deadline = made.next_deadline()
+    assert deadline == pytest.approx(0.0 + 0.1 * 1.25, abs=0.02)
+    made.on_timeout(deadline + 1e-9)
+    again = sent(made, deadline + 1e-9)
+    assert again == [(3, 0, 0, 0), (3, 1, 2, 0)]
+    assert made.resent_segments == 2
+
+
+def test_without_a_later_acknowledgement_nothing_is_lost_before_the_probe_timeout():
+    made, _ = sender(UNIT_BYTES)
+    sent(made, 0.0)
+    made.receive_units(Units(((0, 0b1),)), 0.1)
+    made.on_timeout(0.2)
+    assert sent(made, 0.2) == []
+
+
+def test_a_probe_is_small_and_the_next_one_waits_twice_as_long():
+    made, _ = sender()
+    sent(made, 0.0)
+    first = made.next_deadline()
+    made.on_timeout(first)
+    assert len(sent(made, first)) == PROBE_SEGMENTS
+    assert sent(made, first + 0.001) == []
+    second = made.next_deadline()
+    assert second - first == pytest.approx(2 * first, rel=0.01)
+    made.receive_units(acked(10), second)  # somebody is there again: the rest goes
+    assert len(sent(made, second)) == 440 - PROBE_SEGMENTS
+
+
+def test_acknowledgements_of_trains_never_sent_or_sent_before_change_nothing():
+    made, upload = sender()
+    sent(made, 0.0)
+    made.receive_units(acked(77, 2**32 - 1), 0.1)
+    assert not upload.is_done
+    made.receive_units(acked(0), 0.1)
+    made.receive_units(acked(0), 0.2)
+    assert made.resent_segments == 0
+
+
+def test_a_cancelled_upload_is_not_sent_again():
+    made, upload = sender()
+    sent(made, 0.0)
+    made.cancel(upload.transfer_id)
+    made.on_timeout(made.next_deadline())
+    assert sent(made, 1.0) == []
+    assert made.take_finished() == []
+
+
+def test_uploads_are_sent_in_order_of_arrival():
+    made, _ = sender(UNIT_BYTES)
+    made.add(Upload(bytes([1]) * 20, 6, memoryview(bytes(10)), bytes(32), UNIT_BYTES))
+    slots = [UNIT_HEAD.unpack(b.buffers[0])[4] for b in made.bursts_to_send(0.0)]
+    assert slots == [5, 6]
+    assert made.active == 2
+
+
+def test_an_empty_upload_is_finished_at_once():
+    made, _ = sender(0)
+    assert len(made.take_finished()) == 1
+    assert sent(made, 0.0) == []
+
+
+# --- The receiving end ---------------------------------------------------------------------------
+
+
+def test_each_train_is_acknowledged_once_for_each_time_something_new_came():
+    receiver = TrainReceiver()
+    receiver.receive(7, 0)
+    receiver.receive(7, 3)
+    assert list(receiver.units_to_send()) == [Units(((7, 0b1001),))]
+    assert list(receiver.units_to_send()) == []
+
+
+def test_the_last_trains_are_repeated_lest_an_acknowledgement_was_lost():
+    receiver = TrainReceiver()
+    for train in range(10):
+        receiver.receive(train, 0)
+        list(receiver.units_to_send())
+    receiver.receive(10, 0)
+    (units,) = receiver.units_to_send()
+    assert sorted(train for train, _ in units.pairs) == list(range(11 - REPEATED_PAIRS, 11))
+
+
+def test_many_trains_are_acknowledged_in_several_frames_and_old_ones_forgotten():
+    receiver = TrainReceiver()
+    for train in range(TRAINS_REMEMBERED_MAX + 50):
+        receiver.receive(train, train % 64)
+    frames = list(receiver.units_to_send())
+    assert max(len(frame.pairs) for frame in frames) <= UNIT_PAIRS_MAX
+    trains = [train for frame in frames for train, _ in frame.pairs]
+    assert sorted(trains) == list(range(50, TRAINS_REMEMBERED_MAX + 50))

@@ -1,0 +1,182 @@
+"""Units: a value goes in, segments come out, and back again; what does not fit is refused."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bytestag.config import DATAGRAM_BYTES_MAX, TRAIN_DATAGRAM_BYTES_MAX, VALUE_BYTES_MAX
+from bytestag.errors import PacketError
+from bytestag.network.units import (
+    BODY_BYTES_MIN,
+    SEGMENTS_MAX,
+    UNIT_HEAD_BYTES,
+    Download,
+    Upload,
+    unit_bytes_for,
+    unit_key,
+)
+
+ROOT = bytes(range(32))
+TRANSFER = bytes(range(20))
+BODY = DATAGRAM_BYTES_MAX - UNIT_HEAD_BYTES
+UNIT_BYTES = unit_bytes_for(DATAGRAM_BYTES_MAX)
+
+
+def pair(value, unit_bytes=UNIT_BYTES, root=ROOT, transfer_id=TRANSFER):
+    upload = Upload(transfer_id, 3, memoryview(value), root, unit_bytes)
+    download = Download(TRANSFER, 3, ROOT)
+    download.announce(len(value), unit_bytes)
+    return upload, download
+
+
+def segments(upload, body_bytes=BODY):
+    """Seal everything; return (unit, segment, body bytes, body)."""
+    result = []
+    while upload.has_next:
+        unit, sealed = upload.seal_next(body_bytes)
+        result += [(unit, n, sealed.body_bytes, sealed.segment(n)) for n in range(sealed.segments)]
+    return result
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 300_000),
+    st.integers(1024, 65_535),
+    st.sampled_from([BODY, TRAIN_DATAGRAM_BYTES_MAX - UNIT_HEAD_BYTES, 1024]),
+    st.integers(0, 2**32),
+)
+def test_segments_in_any_order_and_twice_give_the_value(size, unit_bytes, body_bytes, seed):
+    rng = random.Random(seed)
+    value = rng.randbytes(size)
+    unit_bytes = min(unit_bytes, body_bytes * 44 - 17)
+    upload, download = pair(value, unit_bytes)
+    pieces = segments(upload, body_bytes)
+    pieces += rng.choices(pieces, k=5) if pieces else []
+    rng.shuffle(pieces)
+    for piece in pieces:
+        download.receive(*piece)
+    assert download.is_done
+    assert bytes(download.buffer) == value
+    assert download.received_bytes == size
+
+
+@given(st.integers(1, 200_000), st.integers(1024, 65_535))
+def test_the_last_segment_is_always_shorter_and_a_unit_fits_in_a_train(size, unit_bytes):
+    unit_bytes = min(unit_bytes, UNIT_BYTES)
+    upload, _ = pair(bytes(size), unit_bytes)
+    while upload.has_next:
+        _, sealed = upload.seal_next(BODY)
+        assert sealed.segments <= 45
+        lengths = [len(sealed.segment(n)) for n in range(sealed.segments)]
+        assert set(lengths[:-1]) <= {sealed.body_bytes}
+        assert 0 < lengths[-1] < sealed.body_bytes <= BODY
+
+
+def test_a_full_unit_fills_a_train_of_44_datagrams():
+    for datagram_bytes in (DATAGRAM_BYTES_MAX, TRAIN_DATAGRAM_BYTES_MAX):
+        body = datagram_bytes - UNIT_HEAD_BYTES
+        upload, _ = pair(bytes(VALUE_BYTES_MAX), unit_bytes_for(datagram_bytes))
+        _, sealed = upload.seal_next(body)
+        assert sealed.segments == 44
+        assert sealed.body_bytes == body
+        assert 44 * datagram_bytes <= 65_507
+
+
+def test_an_empty_value_is_done_at_once():
+    upload, download = pair(b"")
+    assert upload.is_done
+    assert download.is_done
+    assert not upload.has_next
+
+
+def test_an_upload_is_done_when_each_segment_was_acknowledged():
+    upload, _ = pair(bytes(60_000))
+    pieces = segments(upload)
+    for unit, segment, _, _ in pieces:
+        assert not upload.is_done
+        upload.acknowledge(unit, segment)
+        upload.acknowledge(unit, segment)
+    assert upload.is_done
+    assert upload.units == {}
+    upload.acknowledge(99, 0)
+
+
+@pytest.mark.parametrize("wrong", [{"root": bytes(32)}, {"transfer_id": bytes(20)}])
+def test_another_key_or_transfer_does_not_authenticate(wrong):
+    upload, download = pair(b"value" * 100, **wrong)
+    (piece,) = segments(upload)
+    with pytest.raises(PacketError, match="authenticate"):
+        download.receive(*piece)
+    assert not download.is_done
+    assert bytes(download.buffer) == bytes(500)
+
+
+def test_a_unit_cannot_stand_in_for_another():
+    upload, download = pair(random.Random(1).randbytes(2 * UNIT_BYTES))
+    second = [(0, n, body, piece) for unit, n, body, piece in segments(upload) if unit == 1]
+    for piece in second[:-1]:
+        download.receive(*piece)
+    with pytest.raises(PacketError, match="authenticate"):
+        download.receive(*second[-1])
+
+
+def test_a_shorter_value_cannot_stand_in_for_a_longer_one():
+    upload, _ = pair(bytes(1000))
+    download = Download(TRANSFER, 3, ROOT)
+    download.announce(1001, UNIT_BYTES)
+    (piece,) = segments(upload)
+    with pytest.raises(PacketError):
+        download.receive(*piece)
+
+
+@pytest.mark.parametrize(
+    ("unit", "segment", "body_bytes", "body"),
+    [
+        (2, 0, 1000, bytes(1000)),  # the value has two units
+        (2**32 - 1, 0, 1000, bytes(1000)),
+        (0, 1, 1000, bytes(1000)),  # beyond the first unit's end
+        (0, 63, 1000, bytes(1000)),
+        (0, 0, 1000, bytes(999)),
+        (0, 0, 1000, bytes(1001)),
+        (0, 0, 0, b""),
+        (0, 0, BODY_BYTES_MIN - 1, bytes(BODY_BYTES_MIN - 1)),
+        (1, 0, 1000, bytes(1000)),  # the second unit has 17 bytes
+    ],
+)
+def test_a_segment_that_fits_no_unit_is_refused(unit, segment, body_bytes, body):
+    download = Download(TRANSFER, 3, ROOT)
+    download.announce(985, 984)
+    with pytest.raises(PacketError):
+        download.receive(unit, segment, body_bytes, memoryview(body))
+
+
+def test_a_unit_in_too_many_segments_is_refused():
+    download = Download(TRANSFER, 3, ROOT)
+    download.announce(65_535, 65_535)
+    with pytest.raises(PacketError, match="segment size"):
+        download.receive(0, 0, 1000, memoryview(bytes(1000)))
+    assert SEGMENTS_MAX < -(-65_551 // 1000)
+
+
+def test_segments_of_another_size_than_the_first_are_refused():
+    upload, download = pair(bytes(5000))
+    for piece in segments(upload)[:1]:
+        download.receive(*piece)
+    with pytest.raises(PacketError, match="fit"):
+        download.receive(0, 1, 1000, memoryview(bytes(1000)))
+
+
+def test_the_size_is_believed_once():
+    download = Download(TRANSFER, 3, ROOT)
+    assert not download.is_announced
+    assert not download.is_done
+    assert download.received_bytes == 0
+    download.announce(10, 1024)
+    download.announce(20, 2048)
+    assert (download.length, download.unit_bytes) == (10, 1024)
+
+
+def test_each_transfer_and_each_direction_has_its_own_key():
+    assert len({unit_key(r, t) for r in (ROOT, bytes(32)) for t in (TRANSFER, bytes(20))}) == 4
