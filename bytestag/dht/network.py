@@ -50,14 +50,21 @@ class Sources:
     """Node ID -> typed addresses; hints."""
     values: list[bytes] = field(default_factory=list)
     """Values that came inside replies, unverified."""
-    lacking: list[Contact] = field(default_factory=list)
-    """Donors near the key that answered and hold nothing."""
+    contacts: list[Contact] = field(default_factory=list)
+    """Who answered, closest first."""
+    is_complete: bool = False
     asked: int = 0
     answered: int = 0
 
     @property
     def is_empty(self) -> bool:
         return not (self.holders or self.providers or self.values)
+
+    @property
+    def lacking(self) -> list[Contact]:
+        """Donors near the key that answered and hold nothing, closest first."""
+        holders = {contact.id for contact, _ in self.holders}
+        return [c for c in self.contacts if c.is_donor and c.id not in holders]
 
 
 class DHTNetwork(Server):
@@ -169,7 +176,7 @@ class DHTNetwork(Server):
 
         outcome = await self.lookup(key, method="bt_find_value", on_answer=on_answer)
         sources.asked, sources.answered = outcome.asked, outcome.answered
-        sources.lacking = [c for c in outcome.contacts if c.is_donor and not _is_holder(sources, c)]
+        sources.contacts, sources.is_complete = outcome.contacts, outcome.is_complete
         return sources
 
     def _collect(self, sources: Sources, answer: Answer) -> None:
@@ -252,7 +259,3 @@ async def resolve(host: str, port: int) -> Address:
         ) from error
     infos.sort(key=lambda info: info[0] != socket.AF_INET)
     return (str(infos[0][4][0]), port)
-
-
-def _is_holder(sources: Sources, contact: Contact) -> bool:
-    return any(holder.id == contact.id for holder, _ in sources.holders)

@@ -1,0 +1,272 @@
+"""Fetcher: gets one value, from here, from those who serve the share, or from the donors near its
+key; nothing leaves it that was not compared with its hashes (shell).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+
+from bytestag.config import VALUE_BYTES_MAX, Config
+from bytestag.dht.network import DHTNetwork, Sources
+from bytestag.dht.regions import RegionMap
+from bytestag.dht.routing import Contact
+from bytestag.errors import BytestagError, Corrupt, NotFound, Timeout, Unreachable
+from bytestag.events.runtime import Runtime
+from bytestag.hashing import blake3, sha1
+from bytestag.keys import KeyBytes
+from bytestag.network.links import Busy, Fetched
+from bytestag.network.packets import Held
+from bytestag.tables.base import KVPTable
+
+_logger = logging.getLogger(__name__)
+
+GETS_PER_SOURCE_MAX = 8
+OVERTAKE_SECONDS = 0.25
+NEAR_DONORS = 4
+ROUNDS_MAX = 3
+BUSY_SECONDS = 0.1
+MISTRUST_SECONDS = 30.0
+CANDIDATES_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A value by its key and whatever else is known of it; empty is unknown."""
+
+    key: KeyBytes
+    index: bytes = b""
+    blake3: bytes = b""
+    size: int = VALUE_BYTES_MAX
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a hash to compare with."""
+        return bool(self.index or self.blake3)
+
+    def is_satisfied_by(self, value: bytes) -> bool:
+        """Whether bytes are what was wanted, as far as that is known."""
+        if self.blake3:
+            return blake3(value) == self.blake3
+        return not self.index or sha1(value) == self.index
+
+
+@dataclass(slots=True)
+class _Source:
+    contact: Contact
+    active: int = 0
+    mistrusted_until: float = 0.0
+
+
+@dataclass(slots=True)
+class FetchCounts:
+    """What a fetch did, for progress and for what an error says."""
+
+    bytes_received: int = 0
+    asked: int = 0
+    answered: int = 0
+    holders: int = 0
+    wrong: int = 0
+    by_source: Counter[bytes] = field(default_factory=Counter)
+
+
+class Fetcher:
+    """Fetches the values of one link."""
+
+    def __init__(
+        self, network: DHTNetwork, table: KVPTable, config: Config, runtime: Runtime
+    ) -> None:
+        self._network = network
+        self._table = table
+        self._config = config
+        self._runtime = runtime
+        self._sources: dict[bytes, _Source] = {}
+        self._servers: dict[bytes, None] = {}
+        self._regions = RegionMap()
+        self._freed = asyncio.Event()
+        self.counts = FetchCounts()
+
+    def add_server(self, contact: Contact) -> None:
+        """Learn of a node that serves all that the link names."""
+        if contact.id != self._network.protocol.identity.node_id:
+            self._source(contact)
+            self._servers[contact.id] = None
+
+    async def fetch(self, wanted: Wanted) -> bytes:
+        """Return the verified bytes of a value.
+
+        Raises:
+            NotFound: peers answered, none holds it.
+            Unreachable: no peer answered.
+            Timeout: holders are known, but none delivered.
+            Corrupt: holders delivered, but only wrong bytes.
+        """
+        value = await self._runtime.offload(self._read_here, wanted)
+        if value is not None:
+            return value
+        tried: set[bytes] = set()
+        errors: list[BytestagError] = []
+        async for source in self._candidates(wanted, tried):
+            if isinstance(source, bytes):
+                return source
+            tried.add(source.contact.id)
+            try:
+                value = await self._get(source, wanted)
+            except BytestagError as error:
+                errors.append(error)
+                continue
+            return value
+        raise self._failure(wanted, errors)
+
+    async def look_up(self, key: KeyBytes) -> Sources:
+        """Ask the network about a key, and learn who serves it and who is near it."""
+        sources = await self._network.find_value(key)
+        self._regions.learn(key, sources.contacts, is_complete=sources.is_complete)
+        self.counts.asked += sources.asked
+        self.counts.answered += sources.answered
+        for contact in await self._network.providers_of(sources):
+            self.add_server(contact)
+        return sources
+
+    # --- Whom to ask -----------------------------------------------------------------------------
+
+    async def _candidates(
+        self, wanted: Wanted, tried: set[bytes]
+    ) -> AsyncIterator[_Source | bytes]:
+        """Yield sources to try: servers, donors near the key, then whom a look-up names.
+
+        A small value that came inside a reply and fits is yielded itself.
+        """
+        for _ in range(ROUNDS_MAX):
+            async for source in self._servers_with_room(tried):
+                yield source
+            near = self._regions.closest(wanted.key, 1, lambda c: c.is_donor) or []
+            for source in self._by_load(near[:NEAR_DONORS], tried):
+                yield source
+            before = len(self._servers)
+            sources = await self.look_up(wanted.key)
+            holders = [c for c, held in sources.holders if _may_hold(held, wanted)]
+            self.counts.holders += len(holders)
+            for value in sources.values:  # small ones come inside the replies
+                if wanted.is_known and wanted.is_satisfied_by(value):
+                    yield value
+            for source in self._by_load(holders, set()):
+                yield source
+            if not holders and len(self._servers) == before and tried:
+                return
+            if not holders and not self._servers:
+                return
+
+    async def _servers_with_room(self, tried: set[bytes]) -> AsyncIterator[_Source]:
+        """Yield servers, the least busy first; wait a moment if all are at their limit."""
+        while True:
+            left = [s for s in self._usable(self._servers) if s.contact.id not in tried]
+            if not left:
+                return
+            source = min(left, key=lambda s: s.active)
+            if source.active >= GETS_PER_SOURCE_MAX:
+                self._freed.clear()
+                try:
+                    async with asyncio.timeout(OVERTAKE_SECONDS):
+                        await self._freed.wait()
+                except TimeoutError:
+                    return
+                continue
+            yield source
+
+    def _by_load(self, contacts: Iterable[Contact], tried: set[bytes]) -> list[_Source]:
+        sources = [self._source(c) for c in contacts if c.id not in tried]
+        usable = [s for s in sources if s.mistrusted_until <= self._runtime.monotonic()]
+        return sorted(usable, key=lambda s: s.active)
+
+    def _usable(self, ids: Iterable[bytes]) -> list[_Source]:
+        now = self._runtime.monotonic()
+        return [s for id_ in ids if (s := self._sources[id_]).mistrusted_until <= now]
+
+    def _source(self, contact: Contact) -> _Source:
+        source = self._sources.get(contact.id)
+        if source is None:
+            source = self._sources[contact.id] = _Source(contact)
+        return source
+
+    # --- Getting ---------------------------------------------------------------------------------
+
+    def _read_here(self, wanted: Wanted) -> bytes | None:
+        for record in self._table.records_by_key(wanted.key):
+            if wanted.index in (b"", record.index) and record.blake3.startswith(wanted.blake3):
+                try:
+                    return self._table.read(record.kvpid, record.blake3)
+                except KeyError:
+                    continue
+        return None
+
+    async def _get(self, source: _Source, wanted: Wanted) -> bytes:
+        """Get a value from one source and compare it; a liar is not asked again for a while."""
+        source.active += 1
+        try:
+            fetched = await self._get_patiently(source, wanted)
+        except (NotFound, Busy):
+            raise
+        except BytestagError:
+            self._mistrust(source)
+            raise
+        finally:
+            source.active -= 1
+            self._freed.set()
+        if not wanted.is_satisfied_by(fetched.value):
+            self.counts.wrong += 1
+            self._mistrust(source)
+            raise Corrupt(f"{source.contact!r} sent wrong bytes")
+        self.counts.bytes_received += len(fetched.value)
+        self.counts.by_source[source.contact.id] += len(fetched.value)
+        return fetched.value
+
+    async def _get_patiently(self, source: _Source, wanted: Wanted) -> Fetched:
+        link = await self._network.link_to(source.contact)
+        for attempt in range(ROUNDS_MAX):
+            try:
+                return await link.get(
+                    wanted.key,
+                    wanted.index or None,
+                    wanted.blake3[:8],
+                    length=wanted.size,
+                    idle_seconds=self._config.transfer_idle_seconds,
+                )
+            except Busy:
+                await asyncio.sleep(BUSY_SECONDS * (attempt + 1))
+        raise Busy("the holder stayed busy")
+
+    def _mistrust(self, source: _Source) -> None:
+        source.mistrusted_until = self._runtime.monotonic() + MISTRUST_SECONDS
+
+    # --- Failing ---------------------------------------------------------------------------------
+
+    def _failure(self, wanted: Wanted, errors: list[BytestagError]) -> BytestagError:
+        counts = self.counts
+        asked = f"asked {counts.asked}, {counts.answered} answered"
+        name = wanted.key.base16[:12]
+        if any(isinstance(error, Corrupt) for error in errors):
+            return Corrupt(f"only wrong bytes for {name}… ({asked})", hint="try again later")
+        if any(not isinstance(error, NotFound) for error in errors):
+            return Timeout(
+                f"holders of {name}… are known, but none delivered it ({asked})",
+                hint="try again; what has arrived is kept",
+            )
+        if not counts.answered and not errors:
+            return Unreachable(
+                f"no peer answered while looking for {name}… (asked {counts.asked})",
+                hint="give a --known-node host:port, or check the network",
+            )
+        return NotFound(
+            f"nobody holds {name}… ({asked})",
+            hint="the publisher must run `bytestag share` until it says that it is safe to leave",
+        )
+
+
+def _may_hold(held: Iterable[Held], wanted: Wanted) -> bool:
+    return any(
+        wanted.index in (b"", row.index) and row.blake3.startswith(wanted.blake3) for row in held
+    )

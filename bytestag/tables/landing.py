@@ -1,0 +1,238 @@
+"""Landing: fetched files on disk, whole or under a name that says they are not (shell).
+
+A file is written as ``NAME.bytestag-incomplete`` beside its place, each verified part at its
+offset, and renamed when all of it agrees. To resume, the parts found there are hashed again: there
+is no journal that could lie. Directories are walked without following links; names were checked by
+``models.safe_names`` before they come here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bytestag.errors import LocalError, NoSpace, StorageError
+from bytestag.hashing import Hasher, blake3, blake3_hasher, sha1_hasher
+
+INCOMPLETE_SUFFIX = ".bytestag-incomplete"
+COPY_BYTES = 1024 * 1024
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+
+
+class Exists(LocalError):
+    """Something else has the name already."""
+
+    code = "exists"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{str(path)!r} exists and differs", hint="give another DEST, or --force to replace it"
+        )
+
+
+def translated(error: OSError, path: Path | str) -> StorageError:
+    """Return the error of ours for one of the operating system's."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NoSpace(f"no space left for {str(path)!r}", hint="free some space and run it again")
+    return StorageError(
+        f"cannot write {str(path)!r}: {error.strerror}", hint="check the path and its permissions"
+    )
+
+
+class LandingDirectory:
+    """A directory being made; every path below it is opened without following links."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(root, os.O_RDONLY | _DIRECTORY | _CLOEXEC)
+        except OSError as error:
+            raise translated(error, root) from error
+
+    def open_parent(self, path: Sequence[str]) -> int:
+        """Make the directories of a path's parents; return a descriptor of the last one.
+
+        Raises:
+            StorageError: something on the way is no directory, or is a link.
+        """
+        return self.make_directories(path[:-1])
+
+    def make_directories(self, path: Sequence[str]) -> int:
+        """Make the directories of a path; return a descriptor of the last one."""
+        here = os.dup(self._fd)
+        try:
+            for name in path:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o777, dir_fd=here)
+                below = os.open(name, os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC, dir_fd=here)
+                os.close(here)
+                here = below
+        except OSError as error:
+            os.close(here)
+            raise translated(error, self.root.joinpath(*path)) from error
+        return here
+
+    def file(self, path: Sequence[str], size: int, *, replaces: bool = False) -> IncompleteFile:
+        """Return the incomplete file of a path below."""
+        parent = self.open_parent(path)
+        try:
+            return IncompleteFile(parent, path[-1], self.root.joinpath(*path), size, replaces)
+        except BaseException:
+            os.close(parent)
+            raise
+
+    def close(self) -> None:
+        """Close the directory; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class IncompleteFile:
+    """A file on its way. Takes over ``parent``, a descriptor of its directory."""
+
+    def __init__(
+        self, parent: int, name: str, path: Path, size: int, replaces: bool = False
+    ) -> None:
+        self._parent = parent
+        self._name = name
+        self._incomplete = name + INCOMPLETE_SUFFIX
+        self.path = path
+        self.size = size
+        self._replaces = replaces
+        try:
+            self._fd = self._open()
+            self.was_there = os.fstat(self._fd).st_size > 0
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise translated(error, path) from error
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | _NOFOLLOW | _CLOEXEC
+        fd = os.open(self._incomplete, flags, 0o666, dir_fd=self._parent)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            os.close(fd)
+            raise OSError(errno.EEXIST, "the incomplete file is no plain file of its own")
+        return fd
+
+    def has(self, offset: int, size: int, blake3_: bytes) -> bool:
+        """Return whether the bytes at an offset are the right ones already."""
+        if not self.was_there or not blake3_:
+            return False
+        return blake3(os.pread(self._fd, size, offset)) == blake3_
+
+    def write(self, offset: int, part: bytes) -> None:
+        """Write a verified part at its place; raises NoSpace or StorageError."""
+        view = memoryview(part)
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise translated(error, self.path) from error
+
+    def matches(self, *, sha1: bytes = b"", blake3: bytes = b"") -> bool:
+        """Return whether the whole file has these hashes; an empty one is not compared."""
+        return _matches(self._fd, self.size, sha1, blake3)
+
+    def finish(self, *, sync: bool) -> None:
+        """Give the file its name.
+
+        Raises:
+            Exists: the name was taken meanwhile, and it may not be replaced.
+        """
+        try:
+            if sync:
+                os.fdatasync(self._fd)
+            if not self._replaces and _is_there(self._name, self._parent):
+                raise Exists(self.path)
+            os.rename(
+                self._incomplete, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent
+            )
+            if sync:
+                os.fsync(self._parent)
+        except OSError as error:
+            raise translated(error, self.path) from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the file as it is, to be resumed; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            os.close(self._parent)
+            self._fd = -1
+
+
+def existing_matches(path: Path, size: int, *, sha1: bytes = b"", blake3: bytes = b"") -> bool:
+    """Return whether a plain file with this content stands at a path.
+
+    Raises:
+        Exists: something else does.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | _CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise Exists(path) from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            raise Exists(path)
+        if not _matches(fd, size, sha1, blake3):
+            raise Exists(path)
+    finally:
+        os.close(fd)
+    return True
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Raise NoSpace if less than ``needed`` bytes are free where ``path`` is to be made.
+
+    What exists already was begun before, so its space is not asked for again.
+    """
+    here = path
+    if path.exists() or path.with_name(path.name + INCOMPLETE_SUFFIX).exists():
+        return
+    while not here.exists():
+        here = here.parent
+    free = os.statvfs(here).f_bavail * os.statvfs(here).f_frsize
+    if free < needed:
+        raise NoSpace(
+            f"{needed:,} bytes are needed in {str(here)!r}, {free:,} are free",
+            hint="choose a DEST on a larger disk",
+        )
+
+
+def _matches(fd: int, size: int, sha1: bytes, blake3: bytes) -> bool:
+    hashers: list[tuple[Hasher, bytes]] = []
+    if sha1:
+        hashers.append((sha1_hasher(), sha1))
+    if blake3:
+        hashers.append((blake3_hasher(), blake3))
+    for block in _blocks(fd, size):
+        for hasher, _ in hashers:
+            hasher.update(block)
+    return os.fstat(fd).st_size == size and all(h.digest() == wanted for h, wanted in hashers)
+
+
+def _blocks(fd: int, size: int) -> Iterable[bytes]:
+    for offset in range(0, size, COPY_BYTES):
+        yield os.pread(fd, COPY_BYTES, offset)
+
+
+def _is_there(name: str, parent: int) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
