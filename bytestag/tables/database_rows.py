@@ -108,6 +108,7 @@ class RowWriter:
         else:
             self._updates[name] = renewed
         self._victims_for = None
+        self._expired_costs.clear()
         self._ledger.remove(held)
         self._ledger.add(renewed)
 

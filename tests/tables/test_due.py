@@ -86,7 +86,7 @@ def test_two_nodes_over_one_postgres_take_different_rows(postgres_url: str) -> N
         database.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_million_due_keys_stay_on_disk_and_in_order_over_a_restart(tmp_path: Path) -> None:
     count, rng = 1_000_000, random.Random(5)

@@ -306,6 +306,16 @@ def test_a_nameless_keep_of_a_held_row_counts_to_the_nameless(make_table) -> Non
     assert table.store(*offer, NOW) is Verdict.FULL
 
 
+def test_a_row_renewed_in_a_batch_no_longer_makes_room_for_the_next(make_table) -> None:
+    table = make_table(2 * (512 + 16))
+    expired = row(bytes(16), ttl=10)
+    table.store_many([expired, row(b"o" * 16, standing=Standing.ORIGINAL)], NOW)
+    renewal = row(bytes(16), timestamp=NOW + 20)
+    batch = [row(bytes(600)), renewal, row(b"n" * 16)]
+    assert table.store_many(batch, NOW + 20) == [Verdict.FULL, Verdict.HELD, Verdict.FULL]
+    assert table.records_by_key(expired[0].key) == [renewal[0]]
+
+
 def test_expire_removes_the_oldest_expiry_first_and_no_live_row(table: KVPTable) -> None:
     rows = [row(value, ttl=ttl) for value, ttl in zip(numbered(3), (30, 10, 20), strict=True)]
     table.store_many(rows, NOW)
