@@ -92,7 +92,8 @@ class Initiator:
     ``datagram`` is what to send; :meth:`receive` takes what comes back for this connection ID.
     """
 
-    RETRIES_MAX = 2
+    RETRIES_MAX = 5
+    """An ACCEPT that is lost costs one: its INIT, sent again, is answered by a challenge."""
 
     def __init__(
         self,

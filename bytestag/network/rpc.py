@@ -89,6 +89,8 @@ class RPC(RPCProtocol):
         try:
             async with asyncio.timeout(self.config.rpc_hard_seconds):
                 body = await future
+        except Timeout:  # a TimeoutError as well: closing has its own message
+            raise
         except TimeoutError:
             raise Timeout(f"no reply from {address[0]}:{address[1]}") from None
         finally:

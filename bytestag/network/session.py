@@ -28,6 +28,8 @@ from bytestag.network.units import (
 )
 
 SESSION_SECONDS_MAX = 12 * HOUR
+DRAIN_SECONDS = 10.0
+"""How long an old session goes on, so that what is under way can end."""
 DOWNLOADS_MAX = 4096
 MTU_PROBES_MAX = 3
 
@@ -88,7 +90,8 @@ class Session:
         self.is_closed = False
         self._random_bytes = random_bytes
         self._idle_seconds = idle_seconds
-        self._began = now
+        self._expires = now + SESSION_SECONDS_MAX
+        self._is_old = False
         self.last_received = now
         self._rtt = Rtt()
         self._control = ControlChannel(
@@ -125,7 +128,7 @@ class Session:
     @property
     def is_old(self) -> bool:
         """Whether a new handshake should replace this session."""
-        return self._control.is_exhausted
+        return self._is_old or self._control.is_exhausted
 
     def next_deadline(self) -> float:
         """Return when :meth:`on_timeout` wants to be called; infinity once it is closed."""
@@ -133,7 +136,7 @@ class Session:
             return math.inf
         times = (self._control.next_deadline(), self._sender.next_deadline())
         idle = self.last_received + self._idle_seconds
-        return min([idle, *(t for t in times if t is not None)])
+        return min([idle, self._expires, *(t for t in times if t is not None)])
 
     def take_events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -285,9 +288,11 @@ class Session:
         """Act on what is overdue."""
         if now >= self.last_received + self._idle_seconds:
             self._end("idle")
-        elif now >= self._began + SESSION_SECONDS_MAX:
+        elif now >= self._expires and self._is_old:
             self.close()
         else:
+            if now >= self._expires:
+                self._is_old, self._expires = True, now + DRAIN_SECONDS
             self._control.on_timeout(now)
             self._sender.on_timeout(now)
 

@@ -17,7 +17,15 @@ from bytestag.errors import PacketError, RemoteError, Timeout
 from bytestag.events.runtime import Runtime
 from bytestag.keys import KeyBytes
 from bytestag.network.endpoint import Endpoint
-from bytestag.network.handshake import CONTROL, HEAD_BYTES, INIT, Agreement, Initiator, Responder
+from bytestag.network.handshake import (
+    CONTROL,
+    FIRST_BYTE,
+    HEAD_BYTES,
+    INIT,
+    Agreement,
+    Initiator,
+    Responder,
+)
 from bytestag.network.links import Link, Request
 from bytestag.network.session import Session
 from bytestag.network.tokens import NO_TOKEN, TokenMint
@@ -88,9 +96,9 @@ class Sessions:
         return len(self._links)
 
     def link_to(self, node_id: KeyBytes) -> Link | None:
-        """Return the newest session with a node, if there is one."""
-        links = self._by_peer.get(node_id)
-        return links[-1] if links else None
+        """Return the newest session with a node whose both ends are known to use it."""
+        links = reversed(self._by_peer.get(node_id, []))
+        return next((link for link in links if link.session.is_confirmed), None)
 
     # --- Connecting ------------------------------------------------------------------------------
 
@@ -105,27 +113,34 @@ class Sessions:
         if link is not None and not link.session.is_old:
             return link
         pending = self._connecting.get(peer.node_id)
-        if pending is None:
-            pending = self._loop.create_future()
-            self._connecting[peer.node_id] = pending
-            try:
-                link = await self._shake_hands(peer)
-            except BaseException as error:
-                pending.set_exception(
-                    error if isinstance(error, Exception) else RemoteError("cancelled")
-                )
-                pending.exception()  # it is no surprise if nobody else waits
-                raise
-            else:
-                pending.set_result(link)
-                return link
-            finally:
-                del self._connecting[peer.node_id]
-        return await asyncio.shield(pending)
+        if pending is not None:
+            return await self._join(pending, peer)
+        pending = self._connecting[peer.node_id] = self._loop.create_future()
+        try:
+            link = await self._shake_hands(peer)
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
+        except BaseException as error:
+            pending.set_exception(error)
+            pending.exception()  # it is no surprise if nobody else waits
+            raise
+        else:
+            pending.set_result(link)
+            return link
+        finally:
+            del self._connecting[peer.node_id]
+
+    async def _join(self, pending: asyncio.Future[Link], peer: Peer) -> Link:
+        """Wait for a handshake that somebody else began; begin anew if he gave up."""
+        await asyncio.wait({pending})
+        return await self.connect(peer) if pending.cancelled() else pending.result()
 
     async def _shake_hands(self, peer: Peer) -> Link:
         if len(self._handshakes) >= HANDSHAKES_MAX or self._endpoint is None:
             raise RemoteError("too many handshakes under way")
+        if len(self._links) >= self._config.sessions_max and not self._evict_idle():
+            raise RemoteError("too many sessions")
         initiator = Initiator(
             self._identity,
             self._config.network_id,
@@ -157,6 +172,8 @@ class Sessions:
         try:
             if len(datagram) < HEAD_BYTES:
                 raise PacketError("truncated datagram")
+            if datagram[0] != FIRST_BYTE:
+                raise PacketError("another version")
             connection_id = bytes(datagram[1:9])
             link = self._links.get(connection_id)
             if link is not None:
@@ -171,7 +188,7 @@ class Sessions:
             else:
                 raise PacketError("unknown connection")
         except PacketError as error:
-            self.counters[error.message] += 1
+            self.counters[error.message.split(":")[0]] += 1
             if (link := self._links.get(bytes(datagram[1:9]))) is not None:
                 self.touch(link)
 
