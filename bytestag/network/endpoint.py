@@ -36,6 +36,8 @@ RECEIVE_BYTES = 65_535
 WAKEUP_SECONDS = 0.002
 """Bulk may take this long at a wake-up before the loop gets its turn."""
 QUEUED_BURSTS_MAX = 1024
+NO_SEGMENT_MAX = 4096
+"""Routes remembered as taking no segmentation; with more of them it is this machine that cannot."""
 _SEGMENT = struct.Struct("=H")
 _STRIDE = struct.Struct("=i")
 
@@ -192,8 +194,10 @@ class NativeEndpoint:
 
     def _retry_unsegmented(self, burst: Burst, address: Address) -> bool:
         """The route there does not take segmentation (no checksum offload): send one by one."""
-        if address in self._no_segment or len(self._no_segment) > 4096:
+        if address in self._no_segment:
             return True
+        if len(self._no_segment) >= NO_SEGMENT_MAX:
+            self._can_segment = False
         self._no_segment.add(address)
         self.counters["no segmentation"] += 1
         return self._try_send(burst, address)

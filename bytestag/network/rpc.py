@@ -38,7 +38,8 @@ class RPC(RPCProtocol):
     """The control plane of one node. A subclass declares handlers in ``handlers``."""
 
     def __init__(self, config: Config, runtime: Runtime) -> None:
-        super().__init__(wait_timeout=config.rpc_hard_seconds)
+        # By name: a subclass that is a KademliaProtocol too has another __init__ in between.
+        RPCProtocol.__init__(self, config.rpc_hard_seconds)
         self.config = config
         self.runtime = runtime
         self.handlers: dict[str, Handler] = {}

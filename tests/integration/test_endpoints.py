@@ -1,0 +1,430 @@
+"""Real sockets on loopback: the same transfers over each endpoint, and what a socket may answer."""
+
+import asyncio
+import errno
+import random
+import socket
+import struct
+import sys
+
+import pytest
+
+from bytestag.config import MIB
+from bytestag.errors import AddressInUse
+from bytestag.events.runtime import system_runtime
+from bytestag.network import endpoint as e
+from bytestag.network.handshake import UNIT
+from bytestag.network.trains import Burst
+from tests.network.nodes import Node, fetch
+
+LOOPBACK = ("127.0.0.1", 0)
+GRO = struct.Struct("=i")
+
+
+async def open_native(address, receiver):
+    return e.NativeEndpoint(address, receiver)
+
+
+async def open_plain(address, receiver):
+    return e.NativeEndpoint(address, receiver, offload=False)
+
+
+OPENERS = {"native": open_native, "plain": open_plain, "asyncio": e.open_asyncio_endpoint}
+
+
+@pytest.fixture(params=OPENERS)
+def open_endpoint(request):
+    return OPENERS[request.param]
+
+
+class Recorder:
+    """Remembers datagrams; ``arrived`` is set at each wake-up."""
+
+    def __init__(self):
+        self.got = []
+        self.wakeups = 0
+        self.arrived = asyncio.Event()
+
+    def datagram_received(self, datagram, address):
+        self.got.append((bytes(datagram), address))
+
+    def wakeup_ended(self):
+        self.wakeups += 1
+        self.arrived.set()
+
+    async def until(self, count):
+        async with asyncio.timeout(10):
+            while len(self.got) < count:
+                self.arrived.clear()
+                await self.arrived.wait()
+
+
+def a_train(segments=40, body=1000, last=10):
+    """Return a burst and the datagrams that it is."""
+    bodies = [bytes([i]) * body for i in range(segments - 1)] + [b"z" * last]
+    heads = [bytes([0x41, i]) for i in range(segments)]
+    buffers = [buffer for pair in zip(heads, bodies, strict=True) for buffer in pair]
+    return Burst(buffers, body + 2), [h + b for h, b in zip(heads, bodies, strict=True)]
+
+
+# --- The same suite over each --------------------------------------------------------------------
+
+
+def test_eight_mebibytes_arrive_whole(open_endpoint):
+    values = [random.Random(i).randbytes(MIB) for i in range(8)]
+
+    async def main():
+        runtime = system_runtime(1)
+        alice = await Node("alice", runtime).open(open_endpoint, LOOPBACK)
+        bob = await Node("bob", runtime).open(open_endpoint, LOOPBACK)
+        try:
+            keys = [bob.hold(value) for value in values]
+            gets = [fetch(alice, bob.peer(), key, MIB) for key in keys]
+            found = await asyncio.gather(*gets)
+            return [f.value for f in found]
+        finally:
+            alice.close()
+            bob.close()
+            runtime.close()
+
+    assert asyncio.run(main()) == values
+
+
+def test_a_ping_goes_there_and_back(open_endpoint):
+    async def main():
+        runtime = system_runtime(1)
+        alice = await Node("alice", runtime).open(open_endpoint, LOOPBACK)
+        bob = await Node("bob", runtime).open(open_endpoint, LOOPBACK)
+        try:
+            return (await alice.ping(bob.address)).observed[-2:], alice.address[1]
+        finally:
+            alice.close()
+            bob.close()
+            runtime.close()
+
+    observed, port = asyncio.run(main())
+    assert observed == port.to_bytes(2, "big")
+
+
+def test_a_train_arrives_as_its_datagrams_in_order(open_endpoint):
+    burst, datagrams = a_train()
+
+    async def main():
+        recorder = Recorder()
+        receiver = await open_endpoint(LOOPBACK, recorder)
+        sender = await open_endpoint(LOOPBACK, Recorder())
+        try:
+            sender.send_burst(burst, receiver.address)
+            sender.send_burst(Burst([b"alone"], 5), receiver.address)
+            await recorder.until(len(datagrams) + 1)
+            return recorder.got, sender.address
+        finally:
+            sender.close()
+            receiver.close()
+
+    got, source = asyncio.run(main())
+    assert [datagram for datagram, _ in got] == [*datagrams, b"alone"]
+    assert {address for _, address in got} == {source}
+
+
+def test_a_port_in_use_is_an_error_with_a_hint(open_endpoint):
+    async def main():
+        first = await open_endpoint(LOOPBACK, Recorder())
+        try:
+            with pytest.raises(AddressInUse) as caught:
+                await open_endpoint(first.address, Recorder())
+            return caught.value
+        finally:
+            first.close()
+
+    error = asyncio.run(main())
+    assert "--port" in error.hint
+    assert "127.0.0.1" in error.message
+
+
+@pytest.mark.parametrize("address", [("192.0.2.1", 0), ("127.0.0.1", 70_000)])
+def test_an_address_that_is_not_ours_is_an_error_with_a_hint(open_endpoint, address):
+    async def main():
+        with pytest.raises(AddressInUse) as caught:
+            await open_endpoint(address, Recorder())
+        return caught.value.hint
+
+    assert "--host" in asyncio.run(main())
+
+
+def test_sending_to_a_closed_port_never_kills_the_endpoint(open_endpoint):
+    async def main():
+        recorder = Recorder()
+        closed = await open_endpoint(LOOPBACK, Recorder())
+        closed.close()
+        sender = await open_endpoint(LOOPBACK, recorder)
+        friend = await open_endpoint(LOOPBACK, Recorder())
+        try:
+            for _ in range(20):
+                sender.send(b"anybody?", closed.address)
+                sender.send_burst(a_train(3)[0], closed.address)
+                await asyncio.sleep(0)
+            friend.send(b"still there?", sender.address)
+            await recorder.until(1)
+            return recorder.got
+        finally:
+            sender.close()
+            friend.close()
+
+    assert [datagram for datagram, _ in asyncio.run(main())] == [b"still there?"]
+
+
+def test_what_cannot_be_sent_is_dropped_and_the_endpoint_lives(open_endpoint):
+    async def main():
+        recorder = Recorder()
+        receiver = await open_endpoint(LOOPBACK, recorder)
+        sender = await open_endpoint(LOOPBACK, Recorder())
+        try:
+            sender.send(bytes(65_600), receiver.address)  # longer than UDP has
+            sender.send(b"small", receiver.address)
+            await recorder.until(1)
+            return recorder.got, sender.counters
+        finally:
+            sender.close()
+            receiver.close()
+
+    got, counters = asyncio.run(main())
+    assert [datagram for datagram, _ in got] == [b"small"]
+    assert sum(counters.values()) == 1
+
+
+def test_a_closed_endpoint_frees_its_port_and_sends_nothing(open_endpoint):
+    async def main():
+        first = await open_endpoint(LOOPBACK, Recorder())
+        first.close()
+        first.close()
+        first.send(b"too late", ("127.0.0.1", 9))
+        first.send_burst(a_train(3)[0], ("127.0.0.1", 9))
+        while True:
+            await asyncio.sleep(0)  # asyncio's transport closes in the next turn of the loop
+            try:
+                again = await open_endpoint(first.address, Recorder())
+                break
+            except AddressInUse:
+                continue
+        again.close()
+        return again.address == first.address
+
+    async def bounded():
+        async with asyncio.timeout(5):
+            return await main()
+
+    assert asyncio.run(bounded())
+
+
+def test_the_platforms_best_endpoint_opens_on_ipv6_as_well():
+    async def main():
+        endpoint = await e.open_endpoint(("::1", 0), Recorder())
+        endpoint.close()
+        return endpoint.address
+
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        host, port = asyncio.run(main())
+    except AddressInUse:
+        pytest.skip("::1 is not an address of this machine")
+    assert host == "::1"
+    assert port > 0
+
+
+# --- Segmentation and merging --------------------------------------------------------------------
+
+
+class FakeSocket:
+    """Takes what is sent; fails as it is told to."""
+
+    def __init__(self, real, error=None, only_trains=True):
+        self._real = real
+        self.error = error
+        self.only_trains = only_trains
+        self.trains = 0
+        self.datagrams = []
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def sendmsg(self, buffers, ancillary, flags, address):
+        self.trains += bool(ancillary)
+        if self.error is not None and (ancillary or not self.only_trains):
+            raise OSError(self.error, "injected")
+        self.datagrams.append(b"".join(buffers))
+        return len(self.datagrams[-1])
+
+    def sendto(self, datagram, address):
+        return self.sendmsg([datagram], [], 0, address)
+
+
+def over_a_fake_socket(use, **options):
+    """Run ``use(endpoint, fake)`` with an endpoint whose socket is fake but can segment."""
+
+    async def main():
+        endpoint = e.NativeEndpoint(LOOPBACK, Recorder())
+        real, fake = endpoint._socket, FakeSocket(endpoint._socket, **options)
+        endpoint._socket, endpoint._can_segment = fake, True
+        try:
+            await use(endpoint, fake)
+        finally:
+            endpoint._socket = real
+            endpoint.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EINVAL])
+def test_a_route_that_takes_no_segmentation_gets_single_datagrams_from_then_on(error):
+    burst, datagrams = a_train()
+    there, elsewhere = ("127.0.0.1", 9001), ("127.0.0.1", 9002)
+
+    async def use(endpoint, fake):
+        endpoint.send_burst(burst, there)
+        assert fake.datagrams == datagrams
+        assert fake.trains == 1
+        endpoint.send_burst(burst, there)
+        assert fake.trains == 1  # not tried again
+        assert fake.datagrams == datagrams * 2
+        fake.error = None
+        endpoint.send_burst(burst, elsewhere)
+        assert fake.trains == 2  # other routes are not affected
+        assert fake.datagrams[-1] == b"".join(datagrams)
+        assert endpoint.counters["no segmentation"] == 1
+
+    over_a_fake_socket(use, error=error)
+
+
+def test_many_routes_without_segmentation_end_it_for_all():
+    burst, datagrams = a_train(3)
+
+    async def use(endpoint, fake):
+        for port in range(1, 4200):
+            endpoint.send_burst(burst, ("127.0.0.1", port))
+        assert len(fake.datagrams) == 4199 * len(datagrams)
+        assert fake.trains == len(endpoint._no_segment) == e.NO_SEGMENT_MAX + 1
+
+    over_a_fake_socket(use, error=errno.EIO)
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EMSGSIZE, errno.ENETUNREACH, errno.ENOBUFS])
+def test_any_other_error_of_a_send_is_counted_and_dropped(error):
+    async def use(endpoint, fake):
+        endpoint.send_burst(a_train()[0], ("127.0.0.1", 9001))
+        endpoint.send(b"x", ("127.0.0.1", 9001))
+        assert fake.datagrams == []
+        assert endpoint.counters[f"send {errno.errorcode[error]}"] == 2
+        assert endpoint._queue == e.deque()
+
+    over_a_fake_socket(use, error=error, only_trains=False)
+
+
+def test_what_a_full_socket_does_not_take_waits_in_order_up_to_a_limit():
+    burst, datagrams = a_train(3)
+    there = ("127.0.0.1", 9001)
+
+    async def use(endpoint, fake):
+        for _ in range(e.QUEUED_BURSTS_MAX):
+            endpoint.send_burst(burst, there)
+        endpoint.send(b"control", there)
+        assert fake.datagrams == []
+        assert endpoint.counters["send queue full"] == 1
+        fake.error = None
+        endpoint._on_writable()
+        assert fake.datagrams == [b"".join(datagrams)] * e.QUEUED_BURSTS_MAX
+        assert not endpoint._queue
+
+    over_a_fake_socket(use, error=errno.EAGAIN, only_trains=False)
+
+
+def test_merged_datagrams_are_split_by_their_stride():
+    async def main():
+        recorder = Recorder()
+        endpoint = e.NativeEndpoint(LOOPBACK, recorder)
+        source = ("127.0.0.1", 5)
+        try:
+            endpoint._buffer[:10] = b"aaaabbbbcc"
+            for size, ancillary in (
+                (10, [(e.SOL_UDP, e.UDP_GRO, GRO.pack(4))]),
+                (10, []),
+                (10, [(e.SOL_UDP, e.UDP_GRO, GRO.pack(10))]),
+                (0, []),
+                (8, [(0, 8, b"\0\0\0\0"), (e.SOL_UDP, e.UDP_GRO, GRO.pack(4))]),
+            ):
+                endpoint._deliver(size, ancillary, source)
+            return [datagram for datagram, _ in recorder.got]
+        finally:
+            endpoint.close()
+
+    whole = b"aaaabbbbcc"
+    assert asyncio.run(main()) == [
+        *(b"aaaa", b"bbbb", b"cc"), whole, whole, b"", *(b"aaaa", b"bbbb"),
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="merging is Linux's")
+def test_the_kernel_merges_a_train_and_we_split_it():
+    burst, datagrams = a_train()
+
+    async def main():
+        recorder = Recorder()
+        receiver = e.NativeEndpoint(LOOPBACK, recorder)
+        sender = e.NativeEndpoint(LOOPBACK, Recorder())
+        if not (receiver._merges and sender._can_segment):
+            pytest.skip("this kernel neither segments nor merges")
+        sizes = []
+        deliver = receiver._deliver
+        receiver._deliver = lambda size, *rest: (sizes.append(size), deliver(size, *rest))
+        try:
+            sender.send_burst(burst, receiver.address)
+            await recorder.until(len(datagrams))
+            return sizes, [datagram for datagram, _ in recorder.got]
+        finally:
+            sender.close()
+            receiver.close()
+
+    sizes, got = asyncio.run(main())
+    assert got == datagrams
+    assert len(sizes) < len(datagrams)
+
+
+def test_control_and_bulk_from_one_peer_may_be_merged_and_are_told_apart():
+    """Equal sizes merge: each piece is given to the plane that its own first byte names."""
+
+    async def main():
+        runtime = system_runtime(1)
+        node = await Node("node", runtime).open(open_native, LOOPBACK)
+        try:
+            pieces = [b"\x00" + bytes(29), b"\x41" + bytes(8) + bytes([UNIT]) + bytes(20), b"\xff"]
+            joined = b"".join(pieces)
+            node.endpoint._buffer[: len(joined)] = joined
+            ancillary = [(e.SOL_UDP, e.UDP_GRO, GRO.pack(30))]
+            node.endpoint._deliver(len(joined), ancillary, ("127.0.0.1", 5))
+            return node
+        finally:
+            node.close()
+            runtime.close()
+
+    node = asyncio.run(main())
+    assert sum(node.rpc.counters.values()) == 1
+    assert node.sessions.counters == {"unknown connection": 1}
+    assert node.demux.counters == {"unknown first byte": 1}
+
+
+def test_an_error_while_receiving_is_counted_and_the_wakeup_ends():
+    class Failing:
+        def recvmsg_into(self, *_):
+            raise OSError(errno.ECONNREFUSED, "injected")
+
+    async def main():
+        recorder = Recorder()
+        endpoint = e.NativeEndpoint(LOOPBACK, recorder)
+        real, endpoint._socket = endpoint._socket, Failing()
+        endpoint._on_readable()
+        endpoint._socket = real
+        endpoint.close()
+        return endpoint.counters, recorder.wakeups
+
+    assert asyncio.run(main()) == ({"receive ECONNREFUSED": 1}, 1)
