@@ -18,7 +18,15 @@ Raw = msgspec.Raw
 Meta = msgspec.Meta
 Packed = bytes | memoryview | msgspec.Raw
 
-_encode = msgspec.msgpack.Encoder().encode
+
+def _plain(value: object) -> bytes:
+    """Encode keys as the bytes that they are; msgspec knows ``bytes`` itself only."""
+    if isinstance(value, bytes):
+        return bytes(value)
+    raise TypeError(f"cannot encode {type(value).__name__}")
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 
 
 def encode(value: Any) -> bytes:

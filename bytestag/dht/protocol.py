@@ -70,6 +70,8 @@ class Answer:
 class Protocol(RPC, KademliaProtocol):
     """The control plane of one node."""
 
+    router: RoutingTable
+
     def __init__(
         self,
         identity: Identity,

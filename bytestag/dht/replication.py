@@ -21,6 +21,7 @@ from bytestag.events.runtime import Runtime
 from bytestag.network import messages as m
 from bytestag.tables.base import KVPRecord, KVPTable, Standing
 from bytestag.tables.due import Due, DueTable
+from bytestag.tables.memory_stores import MemoryDueTable
 
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Replicator:
         network: DHTNetwork,
         publisher: Publisher,
         table: KVPTable,
-        due: DueTable,
+        due: DueTable | MemoryDueTable,
         config: Config,
         runtime: Runtime,
     ) -> None:

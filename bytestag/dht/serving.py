@@ -23,6 +23,7 @@ from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import Link, Request
 from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict
+from bytestag.tables.memory_stores import MemoryProviderTable
 from bytestag.tables.providers import ProviderTable
 
 _logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Serving:
     def __init__(
         self,
         table: KVPTable,
-        providers: ProviderTable,
+        providers: ProviderTable | MemoryProviderTable,
         offers: OfferHandler,
         config: Config,
         runtime: Runtime,

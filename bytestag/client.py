@@ -1,0 +1,503 @@
+"""Client: builds one node from its parts and owns them (composition).
+
+::
+
+    async with Client(options, config, runtime) as client:
+        root = await client.add_share(path)
+        print(client.link_to(root))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bytestag.config import Config
+from bytestag.crypto.identity import DONOR, Address, Identity, unpack_addresses
+from bytestag.dht import lifetimes
+from bytestag.dht.downloading import Downloader, FetchProgress
+from bytestag.dht.fetching import Fetcher
+from bytestag.dht.holdings import TableHoldings
+from bytestag.dht.network import DHTNetwork, Sources
+from bytestag.dht.offers import OfferHandler
+from bytestag.dht.protocol import Protocol
+from bytestag.dht.publishing import Publisher, PublishOutcome
+from bytestag.dht.replication import Replicator
+from bytestag.dht.resolving import Resolver
+from bytestag.dht.serving import Serving
+from bytestag.dht.upkeep import Upkeep
+from bytestag.errors import BytestagError, NotFound, Unreachable
+from bytestag.events.runtime import Runtime
+from bytestag.events.slots import FnTaskSlot
+from bytestag.keys import KeyBytes
+from bytestag.network.demux import Demux
+from bytestag.network.endpoint import Endpoint, OpenEndpoint, open_endpoint
+from bytestag.network.links import Link as SessionLink
+from bytestag.network.links import Request
+from bytestag.network.sessions import Sessions
+from bytestag.network.tokens import TokenMint
+from bytestag.tables.base import KVPID, KVPRecord
+from bytestag.tables.scanning import Progress, ScanResult
+from bytestag.tables.shared import SharedFilesKVPTable, SharedRoot
+from bytestag.tables.state import KnownContact
+from bytestag.tables.stores import Stores
+from bytestag.tables.watching import ShareWatcher
+from bytestag.uri import Link
+
+_logger = logging.getLogger(__name__)
+
+HINTS_MAX = 3
+CONTROL_SLOT = 64
+CONTROL_WAITING = 512
+SAVED_CONTACTS_MAX = 500
+JOIN_CONTACTS_MAX = 32
+REPUBLISHED_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """What one node is told."""
+
+    address: Address = ("127.0.0.1", 0)
+    known_nodes: tuple[Address, ...] = ()
+    is_donor: bool = False
+    """Accepts offers into its cache."""
+    is_client: bool = False
+    """Asks only; stands in nobody's table."""
+    hint_host: str = ""
+    """Host to put into links, if not the observed one."""
+    has_hints: bool = True
+    watches: bool = True
+    """Rescans shared directories when they change."""
+    copies: int = 8
+    keep_seconds: int = 0
+    open_endpoint: OpenEndpoint = field(default=open_endpoint)
+
+
+class Client:
+    """One node. Use it as ``async with``; :meth:`stop` from elsewhere ends it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        stores: Stores,
+        options: ClientOptions,
+        config: Config,
+        runtime: Runtime,
+    ) -> None:
+        self.identity = identity
+        self.stores = stores
+        self.options = options
+        self.config = config
+        self.runtime = runtime
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._slots: list[FnTaskSlot] = []
+        self._seq = 0
+        self._seq_reserved = 0
+        self._changed: dict[KVPID, None] = {}
+        self._watcher: ShareWatcher | None = None
+        self._endpoint: Endpoint | None = None
+
+    # --- Parts (2012 names) ----------------------------------------------------------------------
+
+    @property
+    def cache_table(self) -> Any:
+        """The table of values held for others."""
+        return self.stores.cache
+
+    @property
+    def shared_files_table(self) -> SharedFilesKVPTable:
+        """The table of the user's files."""
+        assert self.stores.shared is not None, "this node keeps no state, so it shares nothing"
+        return self.stores.shared
+
+    @property
+    def upload_slot(self) -> FnTaskSlot:
+        """Values being sent to readers and holders."""
+        return self._serving.upload_slot
+
+    @property
+    def address(self) -> Address:
+        """The bound UDP address."""
+        assert self._endpoint is not None
+        return self._endpoint.address
+
+    # --- Life ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        try:
+            self._build()
+            await self._bind()
+        except BaseException:
+            await self._end()
+            raise
+        self._tasks.append(self._group.create_task(self._upkeep.run()))
+        return self
+
+    async def __aexit__(
+        self,
+        type_: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for slot in self._slots:
+            slot.stop()
+        try:
+            if self._endpoint is not None:
+                await self._save()
+                self.sessions.close()
+                self.protocol.close()
+                self._endpoint.close()
+        finally:
+            await self._group.__aexit__(None, None, None)
+            self.stores.close()
+
+    def _build(self) -> None:
+        options, config, runtime = self.options, self.config, self.runtime
+        capabilities = DONOR if options.is_donor and config.cache_bytes > 0 else 0
+        mint = TokenMint(runtime.token_bytes(32))
+        self._control_slot = FnTaskSlot(CONTROL_SLOT, CONTROL_WAITING, self._group)
+        self.download_slot = FnTaskSlot(config.download_slots, config.waiting_slots, self._group)
+        table, providers = self.stores.table, self.stores.providers
+        self.protocol = Protocol(
+            self.identity,
+            config,
+            runtime,
+            mint,
+            capabilities=capabilities,
+            is_client=options.is_client,
+            slot=self._control_slot,
+            holdings=TableHoldings(table, providers, runtime),
+        )
+        self.sessions = Sessions(self.identity, config, runtime, mint, self._handle, capabilities)
+        self.dht_network = DHTNetwork(self.protocol, self.sessions, config, runtime)
+        self.publisher = Publisher(
+            self.dht_network, table, config, runtime, self._group, self._next_seq
+        )
+        self.replicator = Replicator(
+            self.dht_network, self.publisher, self.stores.cache, self.stores.repair_due, config,
+            runtime,
+        )  # fmt: skip
+        offers = OfferHandler(
+            table,
+            config,
+            runtime,
+            self._group,
+            is_donor=bool(capabilities),
+            time_to_live=self._time_to_live,
+            on_seen=self.replicator.seen,
+        )
+        self._serving = Serving(table, providers, offers, config, runtime, self._group)
+        self._slots = [
+            self.download_slot,
+            self._control_slot,
+            self._serving.upload_slot,
+            offers.incoming_slot,
+        ]
+        self._upkeep = Upkeep(
+            self.dht_network,
+            self.replicator,
+            config,
+            runtime,
+            rejoin=self.join,
+            republish=self._republish,
+            reprovide=self.provide,
+            save=self._save,
+        )
+
+    def _handle(self, link: SessionLink, request: Request) -> None:
+        self._serving.handle(link, request)
+
+    async def _bind(self) -> None:
+        """Bind the given port, else the one we had, else any; it is kept from then on."""
+        state = self.stores.state
+        host, port = self.options.address
+        demux = Demux(self.protocol, self.sessions)
+        remembered = state.json("port", 0) if state is not None and not port else 0
+        try:
+            endpoint = await self.options.open_endpoint((host, port or remembered), demux)
+        except BytestagError:
+            if port or not remembered:
+                raise
+            endpoint = await self.options.open_endpoint((host, 0), demux)
+        self._endpoint = endpoint
+        if state is not None:
+            state.set_json("port", endpoint.address[1])
+        self.protocol.attach(endpoint)
+        self.sessions.attach(endpoint)
+
+    def _time_to_live(self, key: KeyBytes) -> int:
+        contacts = (contact.node_id for contact in self.protocol.router)
+        placed = lifetimes.closeness(self.identity.node_id, key, contacts)
+        return lifetimes.time_to_live(placed)
+
+    def _next_seq(self) -> int:
+        """Return a number that rises, across restarts and whatever the clock does."""
+        if self._seq >= self._seq_reserved:
+            state = self.stores.state
+            stored = state.json("seq", 0) if state is not None else 0
+            self._seq = max(self._seq, stored, int(self.runtime.wall() * 1000))
+            self._seq_reserved = self._seq + 100_000
+            if state is not None:
+                state.set_json("seq", self._seq_reserved)
+        self._seq += 1
+        return self._seq
+
+    # --- Network ---------------------------------------------------------------------------------
+
+    async def join(self) -> int:
+        """Meet the known nodes and those remembered; return how many contacts there are.
+
+        Raises:
+            Unreachable: nobody answered, though somebody was known.
+        """
+        state = self.stores.state
+        remembered = state.contacts(JOIN_CONTACTS_MAX) if state is not None else []
+        addresses = [*self.options.known_nodes, *((c.host, c.port) for c in remembered)]
+        return await self.dht_network.join(addresses)
+
+    async def _save(self) -> None:
+        """Remember contacts for the next start."""
+        state = self.stores.state
+        if state is None:
+            return
+        now = self.runtime.wall()
+        contacts = [
+            KnownContact(c.node_id, *c.address, now, c.card.packed if c.card else b"")
+            for c in list(self.protocol.router)[:SAVED_CONTACTS_MAX]
+        ]
+        await self.runtime.offload(state.put_contacts, contacts)
+
+    # --- Sharing ---------------------------------------------------------------------------------
+
+    async def add_share(
+        self, path: Path, progress: Progress | None = None
+    ) -> tuple[SharedRoot, ScanResult]:
+        """Share a file or directory in place: hash what is new, return what it is.
+
+        Raises:
+            UsageError: there is no such path.
+            StorageError: nothing of it could be read.
+        """
+        table = self.shared_files_table
+        await self.runtime.offload(table.add_path, path)
+        result = await self.runtime.offload(table.scan, progress, None, path)
+        root = await self.runtime.offload(table.root, path)
+        return root, result
+
+    def link_to(self, root: SharedRoot) -> Link:
+        """Return the link of a share."""
+        return Link(
+            scheme="bytestag",
+            digest=root.sha1,
+            name=root.path.name,
+            kind="d" if root.is_directory else "f",
+            b3=root.blake3 if root.is_directory else root.info_blake3,
+            ib3=root.info_blake3 if root.is_directory else b"",
+            hints=tuple(self.hints()) if self.options.has_hints else (),
+            node_id=self.identity.node_id if self.options.has_hints and self.hints() else None,
+            network=self.config.network,
+        )
+
+    def hints(self) -> list[Address]:
+        """Return the addresses that a link may carry: given, observed, or bound."""
+        port = self.address[1]
+        if self.options.hint_host:
+            return [(self.options.hint_host, port)]
+        return self.protocol.reachability.addresses[:HINTS_MAX]
+
+    async def publish(
+        self,
+        path: Path,
+        on_progress: Callable[[PublishOutcome], None] = lambda outcome: None,
+    ) -> PublishOutcome:
+        """Say that we serve a share, and push copies of it to donors."""
+        await self.provide()
+        records = self.shared_files_table.share_records(path)
+        outcome = await self.publisher.publish(
+            records,
+            copies=self.options.copies,
+            keep_seconds=self.options.keep_seconds,
+            on_progress=on_progress,
+        )
+        due = self.runtime.wall() + self.config.republish_seconds
+        again = ((r.kvpid, r.blake3, due) for r in self.shared_files_table.share_records(path))
+        await self.runtime.offload(lambda: self.stores.publish_due.put_many(again))
+        return outcome
+
+    async def provide(self) -> None:
+        """Tell the nodes near the keys of all our shares that we serve them."""
+        shared = self.stores.shared
+        if shared is None:
+            return
+        keys = await self.runtime.offload(_provided_keys, shared)
+        if keys:
+            accepted, sent = await self.publisher.provide(keys)
+            _logger.info("provider records: %d of %d accepted", accepted, sent)
+
+    async def _republish(self) -> None:
+        """Publish again what is due."""
+        while True:
+            due = await self.runtime.offload(
+                self.stores.publish_due.take_due, self.runtime.wall(), REPUBLISHED_AT_ONCE
+            )
+            records = await self.runtime.offload(self._due_records, due)
+            if not due:
+                return
+            await self.publisher.publish(
+                records, copies=self.options.copies, keep_seconds=self.options.keep_seconds
+            )
+            again = self.runtime.wall() + self.config.republish_seconds
+            await self.runtime.offload(
+                self.stores.publish_due.put_many, [(r.kvpid, r.blake3, again) for r in records]
+            )
+
+    def _due_records(self, due: list[Any]) -> list[KVPRecord]:
+        records = []
+        for entry in due:
+            try:
+                records.append(self.shared_files_table.record(entry.kvpid, entry.blake3))
+            except KeyError:
+                self.stores.publish_due.remove(entry.kvpid, entry.blake3)
+        return records
+
+    def watch(self) -> None:
+        """Rescan the shares whenever they change, and publish what is new."""
+        if self._watcher is None:
+            self.shared_files_table.value_changed_observer.register(self._note_change)
+            self._watcher = ShareWatcher(
+                self.shared_files_table, self.runtime, self._publish_changes
+            )
+            self._tasks.append(self._group.create_task(self._watcher.run()))
+        else:
+            self._watcher.shares_changed()
+
+    def _note_change(self, kvpid: KVPID, is_added: bool) -> None:
+        if is_added:
+            self._changed[kvpid] = None
+        else:
+            self._changed.pop(kvpid, None)
+
+    async def _publish_changes(self, result: ScanResult) -> None:
+        changed, self._changed = self._changed, {}
+        if not changed or not len(self.protocol.router):
+            return
+        await self.provide()
+        now = self.runtime.wall()
+        due = [
+            (kvpid, record.blake3, now)
+            for kvpid in changed
+            for record in await self.runtime.offload(
+                self.shared_files_table.records_by_key, kvpid.key
+            )
+            if record.index == kvpid.index
+        ]
+        await self.runtime.offload(self.stores.publish_due.put_many, due)
+        await self._republish()
+
+    # --- Fetching --------------------------------------------------------------------------------
+
+    async def fetch(
+        self,
+        link: Link,
+        dest: Path,
+        *,
+        is_forced: bool = False,
+        report: Callable[[FetchProgress], None] = lambda progress: None,
+    ) -> FetchProgress:
+        """Make the file or directory ``dest`` of what a link names.
+
+        Raises:
+            NotFound, Unreachable, Timeout, Corrupt, Incomplete: it cannot be had.
+            FormatError: its description lies or holds unsafe names.
+            Exists, NoSpace, StorageError: it cannot be written.
+        """
+        fetcher = Fetcher(self.dht_network, self.stores.table, self.config, self.runtime)
+        await self._meet_hints(link, fetcher)
+        resolver = Resolver(fetcher, self.runtime)
+        downloader = Downloader(resolver, self.download_slot, self.runtime)
+        target = await resolver.resolve(link)
+        if target.manifest is not None:
+            manifest = target.manifest
+            return await downloader.fetch_directory(
+                manifest, dest, is_forced=is_forced, report=report
+            )
+        return await downloader.fetch_file(target, dest, is_forced=is_forced, report=report)
+
+    async def _meet_hints(self, link: Link, fetcher: Fetcher) -> None:
+        """Ask whoever is behind a link's addresses; they introduce us to the network, too."""
+        if not link.hints or not self.options.has_hints:
+            return
+        try:
+            contact = await self.dht_network.reach_provider(link.node_id or b"", link.hints)
+        except Unreachable:
+            _logger.info("nobody answers at the link's addresses")
+            return
+        fetcher.add_server(contact)
+        if len(self.protocol.router) <= 1:
+            await self.dht_network.lookup(self.identity.node_id)
+
+    async def find(self, link: Link) -> Sources:
+        """Return who holds or provides what a link names; raises NotFound or Unreachable."""
+        fetcher = Fetcher(self.dht_network, self.stores.table, self.config, self.runtime)
+        await self._meet_hints(link, fetcher)
+        sources = await self.dht_network.find_value(link.key)
+        if not sources.answered:
+            raise Unreachable(f"no peer answered (asked {sources.asked})")
+        if sources.is_empty:
+            raise NotFound(f"nobody holds it ({sources.answered} answered)")
+        return sources
+
+    def provider_addresses(self, sources: Sources) -> dict[str, list[Address]]:
+        """Return node ID -> addresses of the providers found."""
+        return {
+            node_id.hex(): unpack_addresses(packed) for node_id, packed in sources.providers.items()
+        }
+
+    # --- Status ----------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Return what a person asks of a node."""
+        shared = self.stores.shared
+        return {
+            "node_id": self.identity.node_id.base16,
+            "network": self.config.network,
+            "address": list(self.address),
+            "reachable_at": [list(a) for a in self.protocol.reachability.addresses],
+            "contacts": len(self.protocol.router),
+            "sessions": len(self.sessions),
+            "is_donor": bool(self.protocol.capabilities & DONOR),
+            "cache_bytes": self.stores.cache.used_bytes,
+            "cache_bytes_max": self.stores.cache.max_size,
+            "values_held": len(self.stores.cache),
+            "shares": [str(path) for path in shared.shared_directories] if shared else [],
+            "files_shared": shared.num_files if shared else 0,
+            "bytes_uploaded": self._serving.counters["bytes uploaded"],
+            "dropped": dict(self.protocol.counters + self.sessions.counters),
+        }
+
+
+def _provided_keys(shared: SharedFilesKVPTable) -> set[KeyBytes]:
+    """Return the keys of files, descriptions and manifests; parts follow from those."""
+    keys: set[KeyBytes] = set()
+    for path in shared.shared_directories:
+        try:
+            keys.add(shared.root(path).sha1)
+        except KeyError:
+            continue
+        for record in shared.share_records(path):
+            if record.key != record.index:
+                keys.update((record.key, record.index))
+    return keys

@@ -1,0 +1,84 @@
+"""Upkeep: what a node does by itself, in time: refresh, expire, repair, publish again (shell)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from bytestag.config import Config
+from bytestag.dht.network import DHTNetwork
+from bytestag.dht.replication import Replicator
+from bytestag.errors import BytestagError
+from bytestag.events.runtime import Runtime
+
+_logger = logging.getLogger(__name__)
+
+CHECK_SECONDS = 60.0
+JITTER = 0.2
+
+
+class Upkeep:
+    """Runs the node's periodic work until it is cancelled."""
+
+    def __init__(
+        self,
+        network: DHTNetwork,
+        replicator: Replicator,
+        config: Config,
+        runtime: Runtime,
+        *,
+        rejoin: Callable[[], Awaitable[object]],
+        republish: Callable[[], Awaitable[object]],
+        reprovide: Callable[[], Awaitable[object]],
+        save: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._network = network
+        self._replicator = replicator
+        self._config = config
+        self._runtime = runtime
+        self._rejoin = rejoin
+        self._republish = republish
+        self._reprovide = reprovide
+        self._save = save
+
+    async def run(self) -> None:
+        """Do everything in its time."""
+        config = self._config
+        async with asyncio.TaskGroup() as group:
+            for seconds, work in (
+                (CHECK_SECONDS, self._join_or_refresh),
+                (10 * CHECK_SECONDS, self._replicator.expire),
+                (CHECK_SECONDS, self._repair_all),
+                (CHECK_SECONDS, self._republish),
+                (config.provider_renew_seconds, self._reprovide),
+                (5 * CHECK_SECONDS, self._save),
+            ):
+                group.create_task(self._every(seconds, work))
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+        """Await ``work`` again and again; the phases of nodes started together drift apart."""
+        while True:
+            await asyncio.sleep(seconds * (1 + JITTER * (self._runtime.rng.random() - 0.5)))
+            try:
+                await work()
+            except BytestagError as error:
+                _logger.warning("! upkeep: %s", error)
+
+    async def _join_or_refresh(self) -> None:
+        if len(self._network.protocol.router):
+            await self._network.refresh()
+        else:
+            await self._rejoin()
+
+    async def _repair_all(self) -> None:
+        while True:
+            outcome = await self._replicator.repair()
+            if not outcome.rows:
+                return
+            _logger.info(
+                "repair: %d rows, %d copies made, %d held",
+                outcome.rows,
+                outcome.copied,
+                outcome.held,
+            )

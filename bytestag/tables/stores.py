@@ -1,0 +1,92 @@
+"""Stores: all tables of one node, opened together (composition)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bytestag.keys import KeyBytes
+from bytestag.tables.aggregated import AggregatedKVPTable
+from bytestag.tables.base import KVPTable
+from bytestag.tables.database import DatabaseKVPTable
+from bytestag.tables.database_engine import Database
+from bytestag.tables.due import DueTable
+from bytestag.tables.memory import MemoryKVPTable
+from bytestag.tables.memory_stores import MemoryDueTable, MemoryProviderTable
+from bytestag.tables.providers import ProviderTable
+from bytestag.tables.shared import SharedFilesKVPTable
+from bytestag.tables.state import StateTable
+
+
+@dataclass(slots=True)
+class Stores:
+    """What a node keeps."""
+
+    cache: KVPTable
+    """Values held for others."""
+    shared: SharedFilesKVPTable | None
+    """The user's files, read in place."""
+    table: KVPTable
+    """Both, as one."""
+    publish_due: DueTable | MemoryDueTable
+    repair_due: DueTable | MemoryDueTable
+    providers: ProviderTable | MemoryProviderTable
+    state: StateTable | None
+    _databases: tuple[Database, ...] = ()
+
+    def close(self) -> None:
+        """Commit and release everything; idempotent."""
+        self.table.close()
+        self.cache.close()
+        if self.shared is not None:
+            self.shared.close()
+        for database in self._databases:
+            database.close()
+
+
+def open_stores(
+    state_directory: Path,
+    cache: str | Path,
+    cache_bytes: int,
+    node_key: KeyBytes,
+    wall: Callable[[], float],
+) -> Stores:
+    """Open the tables of a node that survives restarts.
+
+    ``cache`` is a directory or a ``postgresql://`` URL. Raises StorageError.
+    """
+    state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = Database(state_directory / "state.db")
+    try:
+        table = DatabaseKVPTable(_cache_url(cache), cache_bytes, wall, node_key=node_key)
+    except BaseException:
+        database.close()
+        raise
+    shared = SharedFilesKVPTable(database, wall)
+    return Stores(
+        table,
+        shared,
+        AggregatedKVPTable(table, [shared]),
+        DueTable(database, "publish"),
+        DueTable(database, "repair"),
+        ProviderTable(database),
+        StateTable(database),
+        (database,),
+    )
+
+
+def memory_stores(cache_bytes: int, node_key: KeyBytes, wall: Callable[[], float]) -> Stores:
+    """Return tables that are gone with the process."""
+    cache = MemoryKVPTable(cache_bytes, wall, node_key=node_key)
+    return Stores(
+        cache, None, cache, MemoryDueTable(), MemoryDueTable(), MemoryProviderTable(), None
+    )
+
+
+def _cache_url(cache: str | Path) -> str | Path:
+    if isinstance(cache, str) and cache.startswith("postgresql"):
+        return cache
+    directory = Path(cache)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return directory / "cache.db"
