@@ -424,36 +424,37 @@ class Client:
             FormatError: its description lies or holds unsafe names.
             Exists, NoSpace, StorageError: it cannot be written.
         """
-        fetcher = Fetcher(self.dht_network, self.stores.table, self.config, self.runtime)
-        await self._meet_hints(link, fetcher)
-        resolver = Resolver(fetcher, self.runtime)
-        downloader = Downloader(resolver, self.download_slot, self.runtime)
-        target = await resolver.resolve(link)
-        if target.manifest is not None:
-            manifest = target.manifest
-            return await downloader.fetch_directory(
-                manifest, dest, is_forced=is_forced, report=report
-            )
-        return await downloader.fetch_file(target, dest, is_forced=is_forced, report=report)
-
-    async def _meet_hints(self, link: Link, fetcher: Fetcher) -> None:
-        """Ask whoever is behind a link's addresses; they introduce us to the network, too."""
-        if not link.hints or not self.options.has_hints:
-            return
+        fetcher = self._fetcher(link)
         try:
-            contact = await self.dht_network.reach_provider(link.node_id or b"", link.hints)
-        except Unreachable:
-            _logger.info("nobody answers at the link's addresses")
-            return
-        fetcher.add_server(contact)
-        if len(self.protocol.router) <= 1:
-            await self.dht_network.lookup(self.identity.node_id)
+            resolver = Resolver(fetcher, self.runtime)
+            downloader = Downloader(resolver, self.download_slot, self.runtime)
+            target = await resolver.resolve(link)
+            if target.manifest is not None:
+                return await downloader.fetch_directory(
+                    target.manifest, dest, is_forced=is_forced, report=report
+                )
+            return await downloader.fetch_file(target, dest, is_forced=is_forced, report=report)
+        finally:
+            fetcher.close()
+
+    def _fetcher(self, link: Link) -> Fetcher:
+        """Return a fetcher that asks whoever is behind the link's addresses, too."""
+        fetcher = Fetcher(
+            self.dht_network, self.stores.table, self.config, self.runtime, self._group
+        )
+        if link.hints and self.options.has_hints:
+            fetcher.probe(link.node_id or b"", link.hints)
+        return fetcher
 
     async def find(self, link: Link) -> Sources:
         """Return who holds or provides what a link names; raises NotFound or Unreachable."""
-        fetcher = Fetcher(self.dht_network, self.stores.table, self.config, self.runtime)
-        await self._meet_hints(link, fetcher)
-        sources = await self.dht_network.find_value(link.key)
+        fetcher = self._fetcher(link)
+        try:
+            if not len(self.protocol.router):
+                await fetcher.probes_ended()  # whoever is there introduces us
+            sources = await self.dht_network.find_value(link.key)
+        finally:
+            fetcher.close()
         if not sources.answered:
             raise Unreachable(f"no peer answered (asked {sources.asked})")
         if sources.is_empty:

@@ -7,15 +7,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import VALUE_BYTES_MAX, Config
+from bytestag.crypto.identity import Address, unpack_addresses
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError, Corrupt, NotFound, Timeout, Unreachable
 from bytestag.events.runtime import Runtime
+from bytestag.events.tasks import Parent, Task
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.network.links import Busy, Fetched
@@ -77,7 +79,12 @@ class Fetcher:
     """Fetches the values of one link."""
 
     def __init__(
-        self, network: DHTNetwork, table: KVPTable, config: Config, runtime: Runtime
+        self,
+        network: DHTNetwork,
+        table: KVPTable,
+        config: Config,
+        runtime: Runtime,
+        parent: Parent,
     ) -> None:
         self._network = network
         self._table = table
@@ -87,6 +94,8 @@ class Fetcher:
         self._servers: dict[bytes, None] = {}
         self._regions = RegionMap()
         self._freed = asyncio.Event()
+        self._parent = parent
+        self._probes: dict[bytes, Task[None]] = {}
         self.counts = FetchCounts()
 
     def add_server(self, contact: Contact) -> None:
@@ -127,9 +136,33 @@ class Fetcher:
         self._regions.learn(key, sources.contacts, is_complete=sources.is_complete)
         self.counts.asked += sources.asked
         self.counts.answered += sources.answered
-        for contact in await self._network.providers_of(sources):
-            self.add_server(contact)
+        for node_id, packed in self._network.chosen_providers(sources):
+            self.probe(node_id, unpack_addresses(packed))
         return sources
+
+    def probe(self, node_id: bytes, addresses: Sequence[Address]) -> None:
+        """See once, without waiting for it, whether a server answers at one of its addresses."""
+        if node_id not in self._probes:
+            probe = Task.wrap(self._probe, node_id, addresses)
+            self._probes[node_id] = probe.start(self._parent)
+
+    async def _probe(self, node_id: bytes, addresses: Sequence[Address]) -> None:
+        try:
+            self.add_server(await self._network.reach_provider(node_id, addresses))
+        except Unreachable as error:
+            _logger.debug("- %s", error)
+        else:
+            self._freed.set()
+
+    async def probes_ended(self) -> None:
+        """Wait until every probe has its answer."""
+        for probe in list(self._probes.values()):
+            await probe
+
+    def close(self) -> None:
+        """Stop probing; idempotent."""
+        for probe in self._probes.values():
+            probe.stop()
 
     # --- Whom to ask -----------------------------------------------------------------------------
 
@@ -155,10 +188,10 @@ class Fetcher:
                     yield value
             for source in self._by_load(holders, set()):
                 yield source
-            if not holders and len(self._servers) == before and tried:
-                return
-            if not holders and not self._servers:
-                return
+            if not holders:
+                await self.probes_ended()  # only they can help now
+                if len(self._servers) == before:
+                    return
 
     async def _servers_with_room(self, tried: set[bytes]) -> AsyncIterator[_Source]:
         """Yield servers, the least busy first; wait a moment if all are at their limit."""

@@ -82,16 +82,18 @@ class Shortlist:
 
     @property
     def is_finished(self) -> bool:
-        """Whether enough of the closest have answered, or nobody is left to ask."""
-        enough = 0
+        """Whether enough of the closest have answered, or only slow ones are left."""
+        answered = slow = 0
         for candidate in self._candidates[: self._k]:
             if candidate.state is State.ANSWERED:
-                enough += 1
-                if enough == self._needed:
+                answered += 1
+                if answered == self._needed:
                     return True
-            elif candidate.state is not State.SLOW:
+            elif candidate.state is State.SLOW:
+                slow += 1
+            else:
                 return False
-        return not any(c.state is State.SLOW for c in self._candidates[: self._k])
+        return answered > 0 or slow == 0
 
     # --- Commands --------------------------------------------------------------------------------
 

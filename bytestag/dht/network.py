@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from kademlia.network import Server
 
 from bytestag.config import ALPHA, Config, K
-from bytestag.crypto.identity import Address, unpack_addresses
+from bytestag.crypto.identity import Address
 from bytestag.dht.lookup import Shortlist
 from bytestag.dht.protocol import Answer, Protocol
 from bytestag.dht.routing import Contact
@@ -27,6 +27,7 @@ _logger = logging.getLogger(__name__)
 
 PROVIDERS_TRIED_MAX = 8
 REFRESHED_BUCKETS_MAX = 24
+SLOW_SILENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +132,18 @@ class DHTNetwork(Server):
             target, is_thorough=is_thorough, exclude=self.protocol.identity.node_id
         )
         self.protocol.router.touch(target, self.runtime.monotonic())
+        is_silent = self.protocol.is_silent
         shortlist.add(self.protocol.router.closest(target, K))
         changed = asyncio.Event()
         has_enough = False
 
         async def ask(contact: Contact) -> None:
             nonlocal has_enough
+            is_slow = False
 
             def on_slow() -> None:
+                nonlocal is_slow
+                is_slow = True
                 shortlist.receive_slow(contact)
                 changed.set()
 
@@ -146,8 +151,13 @@ class DHTNetwork(Server):
                 answer = await self.protocol.ask(contact, method, target, on_slow)
             except BytestagError:
                 shortlist.receive_failure(contact)
+            except asyncio.CancelledError:
+                if is_slow:  # the walk ended without it
+                    self.protocol.has_failed(contact, SLOW_SILENCE_SECONDS)
+                raise
             else:
-                shortlist.receive_answer(answer.contact, answer.contacts)
+                others = [c for c in answer.contacts if not is_silent(c)]
+                shortlist.receive_answer(answer.contact, others)
                 if on_answer is not None and on_answer(answer):
                     has_enough = True
             changed.set()
@@ -219,16 +229,11 @@ class DHTNetwork(Server):
                 return contact
         raise Unreachable("a provider did not answer at any of its addresses")
 
-    async def providers_of(self, sources: Sources) -> list[Contact]:
-        """Return the verified contacts of at most 8 providers, at random."""
+    def chosen_providers(self, sources: Sources) -> list[tuple[bytes, bytes]]:
+        """Return (node ID, typed addresses) of at most 8 providers, at random."""
         chosen = list(sources.providers.items())
         self.runtime.rng.shuffle(chosen)
-        return await self._gather(
-            [
-                self.reach_provider(node_id, unpack_addresses(packed))
-                for node_id, packed in chosen[:PROVIDERS_TRIED_MAX]
-            ]
-        )
+        return chosen[:PROVIDERS_TRIED_MAX]
 
     async def _gather(self, calls: Sequence[object]) -> list[Contact]:
         """Await contacts together; those that fail are left out."""

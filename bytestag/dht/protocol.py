@@ -48,6 +48,8 @@ CARDS_REMEMBERED_MAX = 2048
 TOKENS_REMEMBERED_MAX = 4096
 TRIED_REMEMBERED_MAX = 4096
 UNPADDED_REPLY_FACTOR = 3
+SILENCE_SECONDS = 60.0
+SILENT_REMEMBERED_MAX = 2048
 _UNBOUND = ("0.0.0.0", 0)  # noqa: S104  # no socket is bound to it
 
 
@@ -99,6 +101,7 @@ class Protocol(RPC, KademliaProtocol):
         self._tokens: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
         self._tried: OrderedDict[Address, float] = OrderedDict()
         self._checking: set[bytes] = set()
+        self._silent: OrderedDict[Address, float] = OrderedDict()
         for method in packets.NATIVE_METHODS:
             self.handlers[method] = partial(self._handle_native, method)
         self.stock: StockDialect | None = None
@@ -157,9 +160,20 @@ class Protocol(RPC, KademliaProtocol):
             if answer.contact.id != contact.id:
                 raise PacketError("another node answered")
         except BytestagError:
-            self.router.has_failed(contact.id, self.config.contact_fails_max)
+            self.has_failed(contact, SILENCE_SECONDS)
             raise
         return answer
+
+    def has_failed(self, contact: Contact, silence_seconds: float) -> None:
+        """A contact did not answer: tell the table, and take nobody's word for it for a while."""
+        self.router.has_failed(contact.id, self.config.contact_fails_max)
+        self._silent[contact.address] = self.runtime.monotonic() + silence_seconds
+        self._silent.move_to_end(contact.address)
+        _trim(self._silent, SILENT_REMEMBERED_MAX)
+
+    def is_silent(self, contact: Contact) -> bool:
+        """Whether a contact that somebody mentions failed us a moment ago."""
+        return self._silent.get(contact.address, 0.0) > self.runtime.monotonic()
 
     async def ask_address(
         self,
@@ -198,6 +212,7 @@ class Protocol(RPC, KademliaProtocol):
     def _accept_reply(self, address: Address, reply: Reply) -> Answer:
         now = self.runtime.monotonic()
         self._tokens[address] = (reply.token, now)
+        self._silent.pop(address, None)
         _trim(self._tokens, TOKENS_REMEMBERED_MAX)
         for observed in unpack_addresses(reply.observed)[:1]:
             if self.reachability.vote(address, observed):
