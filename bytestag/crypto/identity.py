@@ -7,9 +7,11 @@ choose one. Formats: ``docs/protocol.rst``, "Identity".
 from __future__ import annotations
 
 import ipaddress
+import socket  # for inet_ntop only: ten times faster than ipaddress
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from bytestag.config import ADDRESSES_MAX, HOUR
 from bytestag.crypto.primitives import KEY_BYTES, SIGNATURE_BYTES, SigningKey, StaticKey, verify
@@ -77,10 +79,15 @@ class Identity:
 
 def pack_address(address: Address) -> bytes:
     """Return the typed address: ``04`` or ``06``, IP, port."""
-    ip = ipaddress.ip_address(address[0])
+    return _packed_ip(address[0]) + address[1].to_bytes(2, "big")
+
+
+@lru_cache(maxsize=8192)
+def _packed_ip(host: str) -> bytes:
+    ip = ipaddress.ip_address(host)
     if ip.version == 6 and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    return bytes([ip.version]) + ip.packed + address[1].to_bytes(2, "big")
+    return bytes([ip.version]) + ip.packed
 
 
 def unpack_addresses(packed: bytes, count: int | None = None) -> list[Address]:
@@ -102,8 +109,8 @@ def unpack_addresses(packed: bytes, count: int | None = None) -> list[Address]:
             port = int.from_bytes(packed[end - 2 : end], "big")
             if not port:
                 raise PacketError("an address has port 0")
-            host = ipaddress.ip_address(packed[position + 1 : end - 2])
-            result.append((str(host), port))
+            family = socket.AF_INET if kind == 4 else socket.AF_INET6
+            result.append((socket.inet_ntop(family, packed[position + 1 : end - 2]), port))
         position = end
     if count is not None and seen != count:
         raise PacketError("wrong number of addresses")

@@ -7,7 +7,6 @@ on because somebody new appeared (kademlia's ``welcome_if_new`` can storm withou
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from bytestag.crypto.identity import (
     read_card,
     unpack_addresses,
 )
-from bytestag.dht.reachability import Reachability
+from bytestag.dht.reachability import Reachability, is_eligible, is_loopback
 from bytestag.dht.routing import Contact, RoutingTable
 from bytestag.dht.stock import StockDialect
 from bytestag.errors import BytestagError, PacketError
@@ -294,12 +293,11 @@ class Protocol(RPC, KademliaProtocol):
 
     def _is_eligible(self, contact: Contact) -> bool:
         """Whether an address may stand in our table at all."""
-        return Reachability(contact.address, is_local=self.config.is_local).addresses != []
+        return is_eligible(contact.address[0], is_local=self.config.is_local)
 
     def _may_refer(self, referrer: Address, contact: Contact) -> bool:
         """Only a node on our own machine may send us to loopback addresses."""
-        is_loopback = ipaddress.ip_address(contact.address[0]).is_loopback
-        if is_loopback and not ipaddress.ip_address(referrer[0]).is_loopback:
+        if is_loopback(contact.address[0]) and not is_loopback(referrer[0]):
             return False
         return self._is_eligible(contact)
 

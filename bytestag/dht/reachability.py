@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from functools import lru_cache
 
 from bytestag.config import ADDRESSES_MAX
 from bytestag.crypto.identity import Address
@@ -21,6 +22,19 @@ VOTED_MAX = 16
 def is_unspecified(host: str) -> bool:
     """Return whether a bound host stands for every address of the machine."""
     return ipaddress.ip_address(host).is_unspecified
+
+
+@lru_cache(maxsize=8192)
+def is_eligible(host: str, *, is_local: bool) -> bool:
+    """Return whether a host may stand on a card or in a routing table of such a network."""
+    ip = ipaddress.ip_address(host)
+    return not ip.is_unspecified and not ip.is_multicast and (is_local or ip.is_global)
+
+
+@lru_cache(maxsize=8192)
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine itself."""
+    return ipaddress.ip_address(host).is_loopback
 
 
 class Reachability:
@@ -55,5 +69,4 @@ class Reachability:
         return True
 
     def _is_eligible(self, address: Address) -> bool:
-        ip = ipaddress.ip_address(address[0])
-        return not ip.is_unspecified and not ip.is_multicast and (self._is_local or ip.is_global)
+        return is_eligible(address[0], is_local=self._is_local)
