@@ -297,6 +297,13 @@ class Client:
         root = await self.runtime.offload(table.root, path)
         return root, result
 
+    async def remove_share(self, path: Path) -> bool:
+        """Share a path no longer; return whether it was shared."""
+        was_shared = await self.runtime.offload(self.shared_files_table.remove_path, path)
+        if was_shared and self._watcher is not None:
+            self._watcher.shares_changed()
+        return was_shared
+
     def link_to(self, root: SharedRoot) -> Link:
         """Return the link of a share."""
         return Link(
@@ -322,14 +329,21 @@ class Client:
         self,
         path: Path,
         on_progress: Callable[[PublishOutcome], None] = lambda outcome: None,
+        *,
+        copies: int | None = None,
+        keep_seconds: int | None = None,
     ) -> PublishOutcome:
-        """Say that we serve a share, and push copies of it to donors."""
+        """Say that we serve a share, and push copies of it to donors.
+
+        ``copies`` and ``keep_seconds`` stand in for what the node was told.
+        """
         await self.provide()
         records = self.shared_files_table.share_records(path)
+        keep_seconds = self.options.keep_seconds if keep_seconds is None else keep_seconds
         outcome = await self.publisher.publish(
             records,
-            copies=self.options.copies,
-            keep_seconds=self.options.keep_seconds,
+            copies=copies or self.options.copies,
+            keep_seconds=keep_seconds,
             on_progress=on_progress,
         )
         due = self.runtime.wall() + self.config.republish_seconds
