@@ -433,6 +433,8 @@ class Client:
     ) -> FetchProgress:
         """Make the file or directory ``dest`` of what a link names.
 
+        ``report`` is called first when the description has come and is verified.
+
         Raises:
             NotFound, Unreachable, Timeout, Corrupt, Incomplete: it cannot be had.
             FormatError: its description lies or holds unsafe names.
@@ -443,6 +445,7 @@ class Client:
             resolver = Resolver(fetcher, self.runtime)
             downloader = Downloader(resolver, self.download_slot, self.runtime)
             target = await resolver.resolve(link)
+            report(FetchProgress("found"))
             if target.manifest is not None:
                 return await downloader.fetch_directory(
                     target.manifest, dest, is_forced=is_forced, report=report
