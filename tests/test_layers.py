@@ -41,6 +41,7 @@ RANKS = {
     "filesystem": 12,
     "daemon": 12,
     "cli": 13,
+    "__main__": 14,
 }
 
 # Where a package that is not ours may be imported: folders end in a slash.
