@@ -35,7 +35,7 @@ def encode(value: Any) -> bytes:
 
 
 def decoder(type_: Any) -> Callable[[Packed], Any]:
-    """Return a function from msgpack bytes to ``type_`` that raises PacketError on anything else."""
+    """Return a function from msgpack bytes to ``type_``; anything else raises PacketError."""
     decode_ = msgspec.msgpack.Decoder(type_).decode
 
     def decode(buffer: Packed) -> Any:
