@@ -187,8 +187,7 @@ class Client:
             self.dht_network, table, config, runtime, self._group, self._next_seq
         )
         self.replicator = Replicator(
-            self.dht_network, self.publisher, self.stores.cache, self.stores.repair_due, config,
-            runtime,
+            self.dht_network, self.stores.cache, self.stores.repair_due, config, runtime
         )  # fmt: skip
         offers = OfferHandler(
             table,

@@ -24,6 +24,9 @@ class State(enum.Enum):
     NEW = enum.auto()
     ASKED = enum.auto()
     SLOW = enum.auto()
+    """Past its soft time-out: asked once more, its place is free."""
+    LATE = enum.auto()
+    """As long again: the walk does not wait for it."""
     ANSWERED = enum.auto()
     FAILED = enum.auto()
 
@@ -56,6 +59,7 @@ class Shortlist:
         self._goal = int.from_bytes(target, "big")
         self._k = k
         self._alpha = alpha
+        self._is_thorough = is_thorough
         self._needed = k if is_thorough else beta
         self._exclude = exclude
         self._candidates: list[_Candidate] = []
@@ -82,18 +86,19 @@ class Shortlist:
 
     @property
     def is_finished(self) -> bool:
-        """Whether enough of the closest have answered, or only slow ones are left."""
-        answered = slow = 0
+        """Whether enough of the closest have answered, or only ones too slow are left."""
+        skipped = (State.LATE,) if self._is_thorough else (State.SLOW, State.LATE)
+        answered = late = 0
         for candidate in self._candidates[: self._k]:
             if candidate.state is State.ANSWERED:
                 answered += 1
                 if answered == self._needed:
                     return True
-            elif candidate.state is State.SLOW:
-                slow += 1
+            elif candidate.state in skipped:
+                late += 1
             else:
                 return False
-        return answered > 0 or slow == 0
+        return answered > 0 or late == 0
 
     # --- Commands --------------------------------------------------------------------------------
 
@@ -132,6 +137,12 @@ class Shortlist:
         candidate = self._by_id.get(contact.id)
         if candidate is not None and candidate.state is State.ASKED:
             candidate.state = State.SLOW
+
+    def receive_late(self, contact: Contact) -> None:
+        """A contact did not answer the second request in that time either."""
+        candidate = self._by_id.get(contact.id)
+        if candidate is not None and candidate.state is State.SLOW:
+            candidate.state = State.LATE
 
     def receive_failure(self, contact: Contact) -> None:
         """A contact did not answer at all, or wrongly."""

@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 PROVIDERS_TRIED_MAX = 8
 REFRESHED_BUCKETS_MAX = 24
-SLOW_SILENCE_SECONDS = 10.0
+LATE_SILENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +139,15 @@ class DHTNetwork(Server):
 
         async def ask(contact: Contact) -> None:
             nonlocal has_enough
-            is_slow = False
+            is_late = False
 
-            def on_slow() -> None:
-                nonlocal is_slow
-                is_slow = True
-                shortlist.receive_slow(contact)
+            def on_slow(times: int) -> None:
+                nonlocal is_late
+                if times == 1:
+                    shortlist.receive_slow(contact)
+                else:
+                    is_late = True
+                    shortlist.receive_late(contact)
                 changed.set()
 
             try:
@@ -152,8 +155,8 @@ class DHTNetwork(Server):
             except BytestagError:
                 shortlist.receive_failure(contact)
             except asyncio.CancelledError:
-                if is_slow:  # the walk ended without it
-                    self.protocol.has_failed(contact, SLOW_SILENCE_SECONDS)
+                if is_late:  # the walk ended without it
+                    self.protocol.has_failed(contact, LATE_SILENCE_SECONDS)
                 raise
             else:
                 others = [c for c in answer.contacts if not is_silent(c)]

@@ -144,7 +144,7 @@ class Protocol(RPC, KademliaProtocol):
         contact: Contact,
         method: str,
         target: bytes | None = None,
-        on_slow: Callable[[], None] | None = None,
+        on_slow: Callable[[int], None] | None = None,
     ) -> Answer:
         """Send a native request to a contact and take its answer.
 
@@ -179,7 +179,7 @@ class Protocol(RPC, KademliaProtocol):
         address: Address,
         method: str,
         target: bytes | None = None,
-        on_slow: Callable[[], None] | None = None,
+        on_slow: Callable[[int], None] | None = None,
         *,
         wants_card: bool = True,
     ) -> Answer:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bytestag.config import HOUR, INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX, Config, K
+from bytestag.config import HOUR, INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX, Config
 from bytestag.crypto import deposits as d
 from bytestag.crypto.providers import PROVIDER_KEYS_MAX, make_provider_record
+from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
-from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError, RemoteError
 from bytestag.events.runtime import Runtime
@@ -93,7 +93,6 @@ class Publisher:
         self._identity = network.protocol.identity
         self._offer_slot = FnTaskSlot(OFFERS_AT_ONCE, OFFERS_AT_ONCE, parent)
         self._bad_donors: dict[bytes, float] = {}
-        self._regions = RegionMap()
 
     # --- Values ----------------------------------------------------------------------------------
 
@@ -110,14 +109,14 @@ class Publisher:
         With ``keep_seconds`` a deposit backs each row; with 0 the 2012 time to live governs. Ends
         when all have what they can have, or when several rounds brought nothing new.
         """
-        self._regions = RegionMap()
+        near = Neighbours(self._network)
         rows = await self._runtime.offload(lambda: [_Row(record) for record in records])
         outcome = PublishOutcome(len(rows), copies, copies=[len(rows)] + [0] * copies)
         idle_rounds = 0
         for wanted in range(1, copies + 1):
             while True:
                 before = outcome.rows_with(wanted)
-                tried = await self._round(rows, wanted, keep_seconds, outcome, on_progress)
+                tried = await self._round(rows, near, wanted, keep_seconds, outcome, on_progress)
                 missing = outcome.rows - outcome.rows_with(wanted)
                 if not missing or not tried:
                     break
@@ -130,6 +129,7 @@ class Publisher:
     async def _round(
         self,
         rows: list[_Row],
+        near: Neighbours,
         wanted: int,
         keep_seconds: int,
         outcome: PublishOutcome,
@@ -138,7 +138,7 @@ class Publisher:
         """Offer once every row that lacks its ``wanted``-th copy; return whether there were any."""
         offers: list[Task[None]] = []
         for chunk in _chunks((row for row in rows if len(row.holders) < wanted), ROWS_AT_ONCE):
-            for donor, chosen in (await self._by_donor(chunk, outcome)).items():
+            for donor, chosen in (await self._by_donor(chunk, near, outcome)).items():
                 for batch in _batches(chosen):
                     offers.append(
                         await self._offer_slot.add(
@@ -150,14 +150,14 @@ class Publisher:
         return bool(offers)
 
     async def _by_donor(
-        self, rows: Sequence[_Row], outcome: PublishOutcome
+        self, rows: Sequence[_Row], near: Neighbours, outcome: PublishOutcome
     ) -> dict[Contact, list[_Row]]:
         """Choose for each row the closest donor that has not got it and did not refuse it."""
         chosen: dict[Contact, list[_Row]] = {}
         now = self._runtime.monotonic()
         self._bad_donors = {id_: t for id_, t in self._bad_donors.items() if t > now}
         for row in rows:
-            donors = await self.closest_donors(row.record.key, outcome.copies_wanted)
+            donors = await near.donors(row.record.key, outcome.copies_wanted)
             outcome.donors = max(outcome.donors, len(donors))
             for donor in donors:
                 if donor.id in row.holders | row.refusals or donor.id in self._bad_donors:
@@ -165,16 +165,6 @@ class Publisher:
                 chosen.setdefault(donor, []).append(row)
                 break
         return chosen
-
-    async def closest_donors(self, key: KeyBytes, count: int) -> list[Contact]:
-        """Return donors, closest first: at least ``count`` if there are as many near the key."""
-        known = self._regions.closest(key, count, _is_donor)
-        if known is not None:
-            return known
-        outcome = await self._network.lookup(key)
-        self._regions.learn(key, outcome.contacts, is_complete=outcome.is_complete)
-        known = self._regions.closest(key, count, _is_donor)
-        return known if known is not None else list(filter(_is_donor, outcome.contacts))
 
     async def _offer_batch(
         self,
@@ -298,9 +288,10 @@ class Publisher:
         """
         if not self._network.protocol.is_reachable:
             return 0, 0
+        near = Neighbours(self._network)
         by_holder: dict[Contact, list[KeyBytes]] = {}
         for key in sorted(set(keys)):
-            for contact in await self._closest_holders(key):
+            for contact in await near.nodes(key, self._config.record_copies):
                 by_holder.setdefault(contact, []).append(key)
         sends = [
             await self._offer_slot.add(self._provide_to, contact, batch, part)
@@ -311,14 +302,6 @@ class Publisher:
         for send in sends:
             accepted += bool(await send)
         return accepted, len(sends)
-
-    async def _closest_holders(self, key: KeyBytes) -> list[Contact]:
-        known = self._regions.closest(key, K, _is_anybody)
-        if known is None:
-            outcome = await self._network.lookup(key)
-            self._regions.learn(key, outcome.contacts, is_complete=outcome.is_complete)
-            known = outcome.contacts
-        return known[: self._config.record_copies]
 
     async def _provide_to(self, contact: Contact, keys: list[KeyBytes], part: int) -> bool:
         """Send one record; ``part`` tells apart records that one holder needs several of."""
@@ -351,14 +334,6 @@ def is_safe_to_leave(outcome: PublishOutcome) -> bool:
     """Whether the least-copied row is up with 0.999 and has all the copies it can have."""
     reachable = min(outcome.copies_wanted, outcome.donors)
     return outcome.copies_min >= reachable and availability(outcome.copies_min) >= 0.999
-
-
-def _is_donor(contact: Contact) -> bool:
-    return contact.is_donor
-
-
-def _is_anybody(contact: Contact) -> bool:
-    return True
 
 
 def _verdict(code: int) -> Verdict:

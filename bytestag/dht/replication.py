@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 
 from bytestag.config import HOUR, OFFER_KEYS_MAX, Config
 from bytestag.crypto.deposits import split_proof
+from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
-from bytestag.dht.publishing import ANSWER_SECONDS, COUNTED, Publisher
+from bytestag.dht.publishing import ANSWER_SECONDS, COUNTED
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError, RemoteError
 from bytestag.events.runtime import Runtime
+from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.tables.base import KVPRecord, KVPTable, Standing
 from bytestag.tables.due import Due, DueTable
@@ -49,14 +51,12 @@ class Replicator:
     def __init__(
         self,
         network: DHTNetwork,
-        publisher: Publisher,
         table: KVPTable,
         due: DueTable | MemoryDueTable,
         config: Config,
         runtime: Runtime,
     ) -> None:
         self._network = network
-        self._publisher = publisher
         self._table = table
         self._due = due
         self._config = config
@@ -82,10 +82,10 @@ class Replicator:
         outcome = RepairOutcome()
         due = await self._runtime.offload(self._due.take_due, self._runtime.wall(), ROWS_AT_ONCE)
         records = await self._runtime.offload(self._records, due, outcome)
+        near = Neighbours(self._network)
         by_donor: dict[Contact, list[KVPRecord]] = {}
         for record in records:
-            donors = await self._publisher.closest_donors(record.key, self._config.copies)
-            for donor in donors[: self._config.copies]:
+            for donor in await self._other_holders(near, record.key):
                 by_donor.setdefault(donor, []).append(record)
         for donor, chosen in by_donor.items():
             for start in range(0, len(chosen), OFFER_KEYS_MAX // 2):
@@ -95,6 +95,14 @@ class Replicator:
             self._due.put_many, [(r.kvpid, r.blake3, self._next_time()) for r in records]
         )
         return outcome
+
+    async def _other_holders(self, near: Neighbours, key: KeyBytes) -> list[Contact]:
+        """Return the donors that should hold a row beside us: we count if we are close enough."""
+        copies = self._config.copies
+        donors = await near.donors(key, copies)
+        own = self._network.protocol.identity.node_id.distance_int(key)
+        closer = sum(donor.node_id.distance_int(key) < own for donor in donors)
+        return donors[: copies - 1 if closer < copies else copies]
 
     def _records(self, due: Iterable[Due], outcome: RepairOutcome) -> list[KVPRecord]:
         """Return the rows that are still here; the others leave the queue."""

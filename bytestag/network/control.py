@@ -92,6 +92,8 @@ class ControlChannel:
         self._unreliable: deque[bytes] = deque()
         self._in_flight: OrderedDict[int, _Sent] = OrderedDict()
         self._last_progress = 0.0
+        self.waiting_since: float | None = None
+        """Since when something was sent and nothing was acknowledged; None if nothing waits."""
         self._received = ReplayWindow()
         self._ack_at: float | None = None
         self._partial: dict[int, dict[int, bytes]] = {}
@@ -207,6 +209,7 @@ class ControlChannel:
         if newest is not None:
             self._last_progress = now
             self._detect_loss(newest.time)
+            self.waiting_since = now if self._in_flight or self._reliable else None
 
     def _detect_loss(self, acked_time: float) -> None:
         """Queue again what was sent clearly before something that was acknowledged."""
@@ -264,6 +267,8 @@ class ControlChannel:
                 room -= len(reliable[-1])
         if reliable:
             self._in_flight[self._counter] = _Sent(now, reliable)
+            if self.waiting_since is None:
+                self.waiting_since = now
         return self._sealed(b"".join(chosen + reliable))
 
     def ping(self, datagram_bytes: int, now: float) -> tuple[int, bytes]:

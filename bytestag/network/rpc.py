@@ -59,12 +59,12 @@ class RPC(RPCProtocol):
         address: Address,
         method: str,
         arguments: list[Any],
-        on_slow: Callable[[], None] | None = None,
+        on_slow: Callable[[int], None] | None = None,
     ) -> bytes:
         """Send a request and return the undecoded reply.
 
-        After the soft time-out the same datagram goes once more and ``on_slow`` is called; a reply
-        counts until the hard one.
+        After the soft time-out the same datagram goes once more. ``on_slow`` is called with 1 then,
+        and with 2 when as much time has passed again; a reply counts until the hard time-out.
 
         Raises:
             Timeout: no reply.
@@ -79,13 +79,17 @@ class RPC(RPCProtocol):
         self._replies.expect(sequence_id, address, future)
         began = loop.time()
 
-        def resend() -> None:
-            if on_slow is not None:
-                on_slow()
+        soft_seconds = self.soft_seconds(address)
+
+        def on_soft_timeout() -> None:
             if self.endpoint is not None:
                 self.endpoint.send(datagram, address)
+            if on_slow is not None:
+                on_slow(1)
 
-        slow = loop.call_later(self.soft_seconds(address), resend)
+        timers = [loop.call_later(soft_seconds, on_soft_timeout)]
+        if on_slow is not None:
+            timers.append(loop.call_later(2 * soft_seconds, on_slow, 2))
         self.endpoint.send(datagram, address)
         try:
             async with asyncio.timeout(self.config.rpc_hard_seconds):
@@ -95,7 +99,8 @@ class RPC(RPCProtocol):
         except TimeoutError:
             raise Timeout(f"no reply from {address[0]}:{address[1]}") from None
         finally:
-            slow.cancel()
+            for timer in timers:
+                timer.cancel()
             self._replies.take(sequence_id, address)
         self._learn(address, loop.time() - began)
         return body

@@ -16,7 +16,7 @@ from bytestag.crypto.identity import Address
 from bytestag.errors import PacketError
 from bytestag.network import frames
 from bytestag.network.control import ControlChannel
-from bytestag.network.handshake import CONTROL, UNIT, Agreement
+from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreement
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import Burst, TrainReceiver, TrainSender
 from bytestag.network.units import (
@@ -30,6 +30,8 @@ from bytestag.network.units import (
 SESSION_SECONDS_MAX = 12 * HOUR
 DRAIN_SECONDS = 10.0
 """How long an old session goes on, so that what is under way can end."""
+UNANSWERED_SECONDS = 5.0
+"""A peer that acknowledges nothing for so long, asked again and again, has restarted or gone."""
 DOWNLOADS_MAX = 4096
 MTU_PROBES_MAX = 3
 
@@ -157,7 +159,7 @@ class Session:
             self._receive_unit(datagram, address, now)
         elif kind == CONTROL:
             self._receive_control(bytes(datagram), address, now)
-        else:
+        elif kind not in (ACCEPT, CHALLENGE):  # late copies of the handshake's answers
             raise PacketError("unknown type in a session")
 
     def _receive_control(self, datagram: bytes, address: Address, now: float) -> None:
@@ -288,6 +290,8 @@ class Session:
         """Act on what is overdue."""
         if now >= self.last_received + self._idle_seconds:
             self._end("idle")
+        elif self._is_unanswered(now):
+            self._end("the peer does not answer")
         elif now >= self._expires and self._is_old:
             self.close()
         else:
@@ -295,6 +299,10 @@ class Session:
                 self._is_old, self._expires = True, now + DRAIN_SECONDS
             self._control.on_timeout(now)
             self._sender.on_timeout(now)
+
+    def _is_unanswered(self, now: float) -> bool:
+        since = self._control.waiting_since
+        return since is not None and now >= max(since, self.last_received) + UNANSWERED_SECONDS
 
     def bursts_to_send(
         self, now: float, *, ack_now: bool = False

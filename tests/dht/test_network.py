@@ -13,6 +13,7 @@ from bytestag.sim.world import run
 from tests.dht.helpers import Cluster, add_values, values
 
 CALM = Conditions(latency=0.02)
+NOBODYS = KeyBytes.new_hash(b"nobody has this")
 
 
 def fetcher(client):
@@ -125,8 +126,7 @@ def test_a_value_that_nobody_holds_is_not_found_and_the_error_counts_who_was_ask
         async with Cluster(world) as cluster:
             await cluster.start_many(6)
             with pytest.raises(NotFound, match="asked 5, 5 answered"):
-                key = KeyBytes.new_hash(b"?")
-                await fetcher(cluster.clients[2]).fetch(Wanted(key, key))
+                await fetcher(cluster.clients[2]).fetch(Wanted(NOBODYS, NOBODYS))
 
     run(main, conditions=CALM)
 
@@ -136,8 +136,7 @@ def test_without_any_peer_a_fetch_says_that_nobody_answered():
         async with Cluster(world) as cluster:
             alone = await cluster.start()
             with pytest.raises(Unreachable):
-                key = KeyBytes.new_hash(b"?")
-                await fetcher(alone).fetch(Wanted(key, key))
+                await fetcher(alone).fetch(Wanted(NOBODYS, NOBODYS))
 
     run(main, conditions=CALM)
 

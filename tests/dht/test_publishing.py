@@ -1,0 +1,370 @@
+"""Publishing, deposits, repair without the publisher, expiry, provider records."""
+
+import asyncio
+
+import pytest
+
+from bytestag.config import DAY, HOUR
+from bytestag.crypto.deposits import read_deposit, split_proof
+from bytestag.crypto.identity import Identity
+from bytestag.crypto.providers import make_provider_record
+from bytestag.dht.publishing import PublishOutcome, availability, is_safe_to_leave
+from bytestag.dht.stock import StockStorage
+from bytestag.errors import PacketError
+from bytestag.keys import KeyBytes
+from bytestag.network import messages as m
+from bytestag.sim.network import Conditions
+from bytestag.sim.world import run
+from bytestag.tables.base import KVPID, Standing, Verdict
+from tests.dht.helpers import Cluster, add_values, publisher, values
+
+CALM = Conditions(latency=0.02)
+KEEP = 90 * DAY
+
+
+async def published(cluster, rows, copies=3, keep=KEEP, **options):
+    """Start a publisher, publish, and return it with the outcome."""
+    client = await publisher(cluster, **options)
+    records = add_values(client, rows)
+    outcome = await client.publisher.publish(records, copies=copies, keep_seconds=keep)
+    return client, outcome
+
+
+def donors(cluster):
+    return [c for c in cluster.clients if c.protocol.capabilities]
+
+
+def holders(cluster, kvpid):
+    return [c for c in cluster.holders(kvpid) if c.protocol.capabilities]
+
+
+def test_every_row_gets_its_copies_and_only_donors_count():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(6)
+            await cluster.start(cache_bytes=0)
+            rows = values(100, size=300) | values(5, size=50_000, seed=1)
+            _, outcome = await published(cluster, rows)
+            assert outcome.copies == [0, 0, 0, 105]
+            for kvpid in rows:
+                assert len(holders(cluster, kvpid)) == 3
+
+    run(main, conditions=CALM)
+
+
+def test_there_are_no_more_copies_than_donors():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(2)
+            _, outcome = await published(cluster, values(10), copies=5)
+            assert outcome.copies_min == 2
+            assert outcome.donors == 2
+
+    run(main, conditions=CALM)
+
+
+def test_with_nobody_to_push_to_the_outcome_says_so_and_nothing_hangs():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            _, outcome = await published(cluster, values(10))
+            assert outcome.copies == [10, 0, 0, 0]
+            assert outcome.donors == 0
+
+    run(main, conditions=CALM)
+
+
+def test_publishing_survives_a_bad_network():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(6)
+            world.network.conditions = Conditions(
+                latency=0.02, loss=0.1, jitter=0.02, duplication=0.05
+            )
+            rows = values(30, size=40_000)
+            _, outcome = await published(cluster, rows)
+            assert outcome.copies_min == 3
+            for kvpid, value in rows.items():
+                assert all(c.stores.cache[kvpid] == value for c in holders(cluster, kvpid))
+
+    run(main, seed=4, conditions=CALM)
+
+
+def test_a_donor_that_dies_meanwhile_is_replaced_by_another():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(6)
+            rows = values(60, size=20_000)
+            client = await publisher(cluster)
+            records = add_values(client, rows)
+            publishing = asyncio.ensure_future(
+                client.publisher.publish(records, copies=3, keep_seconds=KEEP)
+            )
+            await asyncio.sleep(0.15)
+            cluster.crash(cluster.clients[2])
+            outcome = await publishing
+            assert outcome.copies_min >= 3
+
+    run(main, conditions=CALM)
+
+
+def test_a_full_donor_refuses_with_its_reason_and_is_not_counted():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start(cache_bytes=5_000)
+            _, outcome = await published(cluster, values(10, size=2_000), copies=1)
+            assert outcome.refused["full"] > 0
+            assert outcome.copies_min == 0
+            assert cluster.clients[0].stores.cache.used_bytes <= 5_000
+
+    run(main, conditions=CALM)
+
+
+def test_a_kept_row_carries_a_deposit_that_anybody_can_verify():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(3)
+            rows = values(3)
+            client, outcome = await published(cluster, rows)
+            for kvpid in rows:
+                for holder in holders(cluster, kvpid):
+                    record = holder.stores.cache.record(kvpid)
+                    assert record.standing is Standing.KEPT
+                    deposit = read_deposit(
+                        split_proof(record.deposit)[0], cluster.config.network_id
+                    )
+                    assert deposit.depositor == client.identity.signing.public
+            assert outcome.granted_hours_min == KEEP // HOUR
+
+    run(main, conditions=CALM)
+
+
+def test_the_holders_repair_among_themselves_without_the_publisher():
+    async def main(world):
+        async with Cluster(world, copies=3) as cluster:
+            await cluster.start_many(8)
+            rows = values(20, size=3_000)
+            client, outcome = await published(cluster, rows)
+            assert outcome.copies_min == 3
+            await cluster.stop(client)
+            for lost in (1, 5):
+                dead = cluster.clients[lost]
+                cluster.crash(dead)
+                cluster._stopped.add(dead)
+                await asyncio.sleep(3 * HOUR)
+                for kvpid in rows:
+                    assert len(holders(cluster, kvpid)) >= 3
+            for dead in (cluster.clients[1], cluster.clients[5]):
+                cluster._stopped.discard(dead)
+
+    run(main, conditions=CALM)
+
+
+def test_without_repair_the_copies_would_be_lost():
+    async def main(world):
+        async with Cluster(world, copies=3, repair_seconds=10**9) as cluster:
+            await cluster.start_many(8)
+            rows = values(20, size=3_000)
+            client, _ = await published(cluster, rows)
+            await cluster.stop(client)
+            dead = cluster.clients[1]
+            cluster.crash(dead)
+            cluster._stopped.add(dead)
+            await asyncio.sleep(3 * HOUR)
+            assert min(len(holders(cluster, kvpid)) for kvpid in rows) == 2
+            cluster._stopped.discard(dead)
+
+    run(main, conditions=CALM)
+
+
+def test_kept_rows_last_until_their_time_and_not_beyond():
+    async def main(world):
+        async with Cluster(world, repair_seconds=DAY) as cluster:
+            await cluster.start_many(4)
+            rows = values(5)
+            client, _ = await published(cluster, rows, keep=5 * DAY)
+            await cluster.stop(client)
+            await asyncio.sleep(4.5 * DAY)
+            assert all(len(holders(cluster, kvpid)) >= 3 for kvpid in rows)
+            await asyncio.sleep(1.5 * DAY)
+            assert not any(holders(cluster, kvpid) for kvpid in rows)
+
+    run(main, conditions=CALM)
+
+
+def test_rows_without_a_deposit_are_gone_a_day_after_the_publisher():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(4)
+            rows = values(5)
+            client, _ = await published(cluster, rows, keep=0)
+            record = holders(cluster, next(iter(rows)))[0].stores.cache.record(next(iter(rows)))
+            assert record.standing is Standing.REPLICA
+            await cluster.stop(client)
+            await asyncio.sleep(3 * DAY)
+            assert not any(holders(cluster, kvpid) for kvpid in rows)
+
+    run(main, conditions=CALM)
+
+
+def test_publishing_again_moves_no_bytes_and_renews():
+    async def main(world):
+        async with Cluster(world, copies=3) as cluster:
+            await cluster.start_many(4)
+            rows = values(10, size=30_000)
+            client, _ = await published(cluster, rows, keep=10 * DAY)
+            kvpid = next(iter(rows))
+            before = holders(cluster, kvpid)[0].stores.cache.record(kvpid).expires
+            await asyncio.sleep(5 * DAY)
+            sent = world.network.bytes_sent
+            records = add_values(client, rows)
+            outcome = await client.publisher.publish(records, copies=3, keep_seconds=10 * DAY)
+            assert outcome.copies_min == 3
+            assert outcome.bytes_pushed == 0
+            assert world.network.bytes_sent - sent < 300_000 // 3
+            await asyncio.sleep(1)
+            assert holders(cluster, kvpid)[0].stores.cache.record(kvpid).expires > before
+
+    run(main, conditions=CALM)
+
+
+# --- Attacks --------------------------------------------------------------------------------------
+
+
+def test_a_deposit_over_other_rows_is_worth_nothing():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            client = await publisher(cluster)
+            rows = values(4)
+            add_values(client, rows)
+            link = await client.dht_network.link_to(next(iter(client.protocol.router)))
+            made = client.publisher._make_offer(
+                [_row(client, kvpid) for kvpid in list(rows)[:2]], KEEP
+            )
+            other = client.publisher._make_offer(
+                [_row(client, kvpid) for kvpid in list(rows)[2:]], KEEP
+            )
+            forged = m.Offer(bytes(20), made.deposits, other.entries)
+            answer = await link.ask(forged, 5)
+            assert set(answer.verdicts) == {Verdict.BAD_DEPOSIT}
+            assert len(donor.stores.cache) == 0
+
+    run(main, conditions=CALM)
+
+
+def _row(client, kvpid):
+    from bytestag.dht.publishing import _Row
+
+    return _Row(client.stores.cache.record(kvpid))
+
+
+def test_a_publisher_that_sends_wrong_bytes_leaves_nothing_behind():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            client = await publisher(cluster)
+            rows = values(5, size=5_000)
+            records = add_values(client, rows)
+            true_read = client.stores.cache.read
+            client.stores.table.read = lambda *args: b"\0" * len(true_read(*args))
+            outcome = await client.publisher.publish(records, copies=1, keep_seconds=KEEP)
+            assert outcome.copies_min == 0
+            assert outcome.refused["wrong_bytes"]
+            assert len(donor.stores.cache) == 0
+
+    run(main, conditions=CALM)
+
+
+def test_a_publisher_that_offers_and_then_falls_silent_frees_the_slots():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            client = await publisher(cluster)
+            rows = values(20, size=5_000)
+            records = add_values(client, rows)
+            client._serving.handle = lambda link, request: None
+            publishing = asyncio.ensure_future(
+                client.publisher.publish(records, copies=1, keep_seconds=KEEP)
+            )
+            await asyncio.sleep(5)
+            assert donor._slots[-1].current_tasks
+            publishing.cancel()
+            await asyncio.sleep(120)
+            assert not donor._slots[-1].current_tasks
+
+    run(main, conditions=CALM)
+
+
+def provide(client, record):
+    return client.dht_network.link_to(next(iter(client.protocol.router))), m.Provide(
+        bytes(20), record.packed
+    )
+
+
+@pytest.mark.parametrize("case", ["good", "another node's", "another address", "too long"])
+def test_a_provider_record_is_taken_from_its_own_session_and_address_only(case):
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            client = await cluster.start(cache_bytes=0)
+            thief = Identity.from_bytes(bytes(range(64)))
+            identity = thief if case == "another node's" else client.identity
+            addresses = [("10.7.7.7", 4000)] if case == "another address" else [client.address]
+            hours = 80 if case == "too long" else 48
+            key = KeyBytes.new_hash(b"file")
+            expires = client.runtime.wall() + hours * HOUR
+            record = make_provider_record(
+                identity, cluster.config.network_id, 1, expires, addresses, [key]
+            )
+            connecting, message = provide(client, record)
+            done = await (await connecting).ask(message, 5)
+            found = donor.stores.providers.lookup(key, donor.runtime.wall())
+            assert (done.verdict == Verdict.ACCEPTED) == (case == "good")
+            assert len(found) == (case == "good")
+
+    run(main, conditions=CALM)
+
+
+def test_readers_find_the_provider_of_a_share():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(4)
+            client = await cluster.start(cache_bytes=0)
+            key = KeyBytes.new_hash(b"file")
+            accepted, sent = await client.publisher.provide([key])
+            assert accepted == sent == 4
+            sources = await cluster.clients[1].dht_network.find_value(key)
+            assert set(sources.providers) == {client.identity.node_id}
+
+    run(main, conditions=CALM)
+
+
+# --- Figures --------------------------------------------------------------------------------------
+
+
+def outcome(copies, donors=20, wanted=8):
+    made = PublishOutcome(10, wanted, donors=donors, copies=[0] * (wanted + 1))
+    made.copies[copies] = 10
+    return made
+
+
+def test_safe_to_leave_means_all_copies_and_three_nines():
+    assert availability(6) >= 0.999 > availability(5)
+    assert is_safe_to_leave(outcome(8))
+    assert not is_safe_to_leave(outcome(7))
+    assert is_safe_to_leave(outcome(6, donors=6))
+    assert not is_safe_to_leave(outcome(5, donors=5))
+
+
+def test_stock_storage_is_bounded_in_bytes_and_refuses_large_values():
+    storage = StockStorage(10_000, lambda: 0.0)
+    for number in range(100):
+        storage[bytes([number]) * 20] = b"x" * 500
+    assert storage.used_bytes <= 10_000
+    with pytest.raises(PacketError):
+        storage[bytes(20)] = b"x" * 9_000
+
+
+def test_kvpids_of_values_differ_from_each_other():
+    assert len(values(50)) == 50
+    assert all(isinstance(kvpid, KVPID) for kvpid in values(2))
