@@ -30,7 +30,7 @@ class Rtt:
     def probe_timeout(self) -> float:
         """Seconds without an acknowledgement after which a probe is sent; doubles each time."""
         base = self.smoothed + max(4 * self.deviation, GRANULARITY) + DELAY_MAX
-        return min(base * (1 << max(self._backoff, 0)), 3.0)
+        return max(base, min(base * (1 << max(self._backoff, 0)), 3.0))
 
     @property
     def reordering(self) -> float:

@@ -30,8 +30,8 @@ from bytestag.network.units import (
 SESSION_SECONDS_MAX = 12 * HOUR
 DRAIN_SECONDS = 10.0
 """How long an old session goes on, so that what is under way can end."""
-UNANSWERED_SECONDS = 5.0
-"""A peer that acknowledges nothing for so long, asked again and again, has restarted or gone."""
+DOUBT_SECONDS = 5.0
+"""A peer that answers nothing for so long, asked again and again, may have restarted."""
 DOWNLOADS_MAX = 4096
 MTU_PROBES_MAX = 3
 
@@ -131,6 +131,11 @@ class Session:
     def is_old(self) -> bool:
         """Whether a new handshake should replace this session."""
         return self._is_old or self._control.is_exhausted
+
+    def is_doubtful(self, now: float) -> bool:
+        """Whether the peer may have forgotten this session: a new handshake would tell."""
+        since = self._control.waiting_since
+        return since is not None and now >= max(since, self.last_received) + DOUBT_SECONDS
 
     def next_deadline(self) -> float:
         """Return when :meth:`on_timeout` wants to be called; infinity once it is closed."""
@@ -290,8 +295,6 @@ class Session:
         """Act on what is overdue."""
         if now >= self.last_received + self._idle_seconds:
             self._end("idle")
-        elif self._is_unanswered(now):
-            self._end("the peer does not answer")
         elif now >= self._expires and self._is_old:
             self.close()
         else:
@@ -299,10 +302,6 @@ class Session:
                 self._is_old, self._expires = True, now + DRAIN_SECONDS
             self._control.on_timeout(now)
             self._sender.on_timeout(now)
-
-    def _is_unanswered(self, now: float) -> bool:
-        since = self._control.waiting_since
-        return since is not None and now >= max(since, self.last_received) + UNANSWERED_SECONDS
 
     def bursts_to_send(
         self, now: float, *, ack_now: bool = False

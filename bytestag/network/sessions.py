@@ -110,8 +110,10 @@ class Sessions:
             RemoteError: it answered, but not as the node that it should be.
         """
         link = self.link_to(peer.node_id)
-        if link is not None and not link.session.is_old:
-            return link
+        if link is not None:
+            session = link.session
+            if not session.is_old and not session.is_doubtful(self.now()):
+                return link
         pending = self._connecting.get(peer.node_id)
         if pending is not None:
             return await self._join(pending, peer)

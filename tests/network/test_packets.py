@@ -36,7 +36,7 @@ replies = st.builds(
     contacts4=st.integers(0, 20).map(lambda n: bytes(26 * n)),
     contacts6=st.integers(0, 20).map(lambda n: bytes(38 * n)),
     held=st.lists(st.builds(p.Held, bin20, st.integers(0, 2**40), bin32), max_size=8),
-    more=st.integers(0, 2**40),
+    more=st.integers(0, 2**40 - 8),
     value=st.none() | st.binary(max_size=1024),
     providers=st.lists(
         st.builds(p.Provider, bin20, st.integers(0, 2**40), st.binary(max_size=200)), max_size=8

@@ -116,12 +116,14 @@ def test_after_the_soft_timeout_the_same_datagram_goes_once_more_and_the_caller_
         slow = []
         with pytest.raises(Timeout):
             await alice.ping(
-                ("10.0.0.9", 4000), on_slow=lambda: slow.append(world.loop.time() - 1000)
+                ("10.0.0.9", 4000),
+                on_slow=lambda times: slow.append((times, world.loop.time() - 1000)),
             )
         return slow, [datagram for datagram, _ in tap.got], world.loop.time() - 1000
 
     slow, datagrams, ended = run(main, conditions=FIXED)
-    assert slow == [pytest.approx(CONFIG.rpc_soft_seconds)]
+    soft = CONFIG.rpc_soft_seconds
+    assert slow == [(1, pytest.approx(soft)), (2, pytest.approx(2 * soft))]
     assert len(datagrams) == 2
     assert datagrams[0] == datagrams[1]
     assert ended == pytest.approx(CONFIG.rpc_hard_seconds)
@@ -131,11 +133,11 @@ def test_a_late_answer_counts_until_the_hard_timeout():
     async def main(world):
         alice, bob = await nodes(world)
         slow = []
-        await alice.ping(bob.address, on_slow=lambda: slow.append(True))
+        await alice.ping(bob.address, on_slow=slow.append)
         return slow, world.loop.time() - 1000
 
     slow, seconds = run(main, conditions=Conditions(latency=1.4, spread=0.0))
-    assert slow == [True]
+    assert slow == [1, 2]
     assert seconds == pytest.approx(2.8)
     with pytest.raises(Timeout):
         run(main, conditions=Conditions(latency=1.6, spread=0.0))

@@ -437,6 +437,37 @@ def test_an_idle_session_sends_nothing_and_then_ends_at_both_ends():
     assert run(main) == ((0, 1), 0, 0)
 
 
+def test_a_peer_that_restarted_is_connected_to_again():
+    async def main(world):
+        alice, bob = await nodes(world)
+        key = bob.hold(b"before")
+        await fetch(alice, bob.peer(), key, 6)
+        bob.endpoint.close()  # no goodbye
+        restarted = Node(1, world.runtime("restarted"))
+        await restarted.open(world.network.open_endpoint, bob.address)
+        restarted.hold(b"before")
+        with pytest.raises(Timeout):
+            await fetch(alice, bob.peer(), key, 6, idle_seconds=6.0)
+        before = world.loop.time()
+        again = await fetch(alice, bob.peer(), key, 6)
+        return world.loop.time() - before, again.value
+
+    seconds, value = run(main, conditions=FIXED)
+    assert seconds < 0.5
+    assert value == b"before"
+
+
+def test_a_value_arrives_over_a_very_slow_path():
+    async def main(world):
+        alice, bob = await nodes(world, config=CONFIG.replace(handshake_seconds=20.0))
+        key = bob.hold(VALUE)
+        return (await fetch(alice, bob.peer(), key, len(VALUE), idle_seconds=30.0)).value
+
+    slow = Conditions(latency=0.7, spread=0.0, loss=0.05)
+    for seed in range(5):
+        assert run(main, seed, slow) == VALUE
+
+
 def test_closing_tells_the_peer_and_fails_what_waits():
     async def main(world):
         alice, bob = await nodes(world)
