@@ -1,0 +1,141 @@
+"""``bytestag fetch``: the file or directory that a link names (composition)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bytestag.cli.options import HINTS, NETWORK, command, node_settings, option
+from bytestag.cli.output import Output
+from bytestag.cli.screens import FetchScreen
+
+if TYPE_CHECKING:
+    from bytestag.cli.running import Stop
+    from bytestag.daemon.settings import NodeSettings
+    from bytestag.events.runtime import Runtime
+    from bytestag.uri import Link
+
+
+@command(
+    "Make the file or directory that LINK names. DEST is its name, or an existing directory to "
+    "put it into. Prints the path. Run again, it goes on where it stopped.",
+    click.argument("link"),
+    click.argument("dest", required=False, type=click.Path(path_type=Path)),
+    option("--force", is_flag=True, help="Replace a file that differs."),
+    option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=20.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for the first verified byte.",
+    ),
+    HINTS,
+    *NETWORK,
+)
+def fetch(
+    output: Output, link: str, dest: Path | None, force: bool, timeout: float, **values: Any
+) -> int:
+    from bytestag.cli.door import Door
+    from bytestag.uri import Link
+
+    settings = node_settings(values)
+    parsed = Link.parse(link)
+    _ = parsed.key  # an md5:// link is refused before anything starts
+    path = destination(parsed, dest)
+    screen = FetchScreen(output)
+    door = Door.find(settings.state_directory)
+    if door is not None and serves(door, parsed, settings):
+        return _fetch_through(door, screen, parsed, path, force, timeout, settings)
+    return _fetch_here(output, screen, parsed, path, force, timeout, settings)
+
+
+def destination(link: Link, dest: Path | None) -> Path:
+    """Return what is to be made: ``dest``, or the link's name inside it or here.
+
+    Raises FormatError if the link's name is unsafe.
+    """
+    if dest is not None:
+        dest = Path(os.path.abspath(dest.expanduser()))
+        if not dest.is_dir():
+            return dest
+    name = link.path[-1] if link.path else link.name
+    if name:
+        from bytestag.models.safe_names import check_component
+
+        check_component(name)
+    return (dest or Path.cwd()) / (name or link.key.base16)
+
+
+def serves(door: Any, link: Link, settings: NodeSettings) -> bool:
+    """Return whether the running node is in the network that is meant."""
+    from bytestag.uri import OPEN_NETWORK
+
+    is_open = link.network == OPEN_NETWORK
+    wanted = settings.network or ("" if is_open and link.scheme != "bytestag" else link.network)
+    return not wanted or door.ask("GET", "/v1/status")["network"] == wanted
+
+
+def _fetch_through(
+    door: Any,
+    screen: FetchScreen,
+    link: Link,
+    dest: Path,
+    force: bool,
+    timeout: float,
+    settings: NodeSettings,
+) -> int:
+    from bytestag.cli.share_through import Terminated, interruptible, known_nodes
+
+    link = link if settings.has_hints else replace(link, hints=())
+    body = {
+        "link": str(link),
+        "dest": str(dest),
+        "force": force,
+        "timeout": timeout,
+        "known_nodes": known_nodes(settings),
+    }
+    with interruptible():
+        try:
+            for event in door.stream("/v1/fetch", body):
+                screen.show(event)
+        except Terminated:
+            return 143
+    return 0
+
+
+def _fetch_here(
+    output: Output,
+    screen: FetchScreen,
+    link: Link,
+    dest: Path,
+    force: bool,
+    timeout: float,
+    settings: NodeSettings,
+) -> int:
+    from bytestag.cli.running import run, until_stopped
+    from bytestag.daemon.nodes import join_for, open_client
+    from bytestag.gateway import jobs
+    from bytestag.gateway.events import fetch_result
+
+    async def main(runtime: Runtime, stop: Stop) -> int:
+        async def work() -> None:
+            async with open_client(settings, link, runtime, output.note) as client:
+                await join_for(client, link)
+                progress = await jobs.fetch(
+                    client,
+                    link,
+                    dest,
+                    screen.show,
+                    is_forced=force,
+                    first_byte_seconds=timeout,
+                )
+            screen.show(fetch_result(str(dest), progress))
+
+        return 0 if await until_stopped(stop, work()) else stop.exit_status
+
+    return run(main)

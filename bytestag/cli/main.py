@@ -1,0 +1,144 @@
+"""The program: its commands by name, its errors by exit code (composition).
+
+Imports click and nothing else that costs time; a command's module is imported when it is called.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import click
+
+import bytestag
+from bytestag.cli.output import Output
+from bytestag.errors import BytestagError, NoSpace, UsageError
+
+COMMANDS = {
+    "node": "Run a donor: hold values for others, serve your own.",
+    "share": "Share files and directories in place; print their links.",
+    "fetch": "Make the file or directory that a link names.",
+    "find": "Say who holds what a link names.",
+    "status": "Say how the running node is.",
+    "demo": "Show, on this machine alone, that a share outlives its owner.",
+}
+INTERRUPTED = 130
+_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Program(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return load(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run, print what went wrong, and exit with its code."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        try:
+            status = super().main(arguments, *rest, **extra)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read our output has gone; nothing more can be said there.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except BaseException as error:
+            status = _report(error, arguments)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Links go to standard output, everything else to standard error.",
+)
+@click.version_option(bytestag.__version__, prog_name="bytestag")
+def program() -> None:
+    """Share a directory, leave, and the network still has it."""
+
+
+def load(name: str) -> click.Command:
+    """Import the module of a command and return the command."""
+    command: click.Command = getattr(importlib.import_module(f"bytestag.cli.{name}"), name)
+    return command
+
+
+def run() -> NoReturn:
+    """Be the console script."""
+    program.main(prog_name="bytestag")
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+def _report(error: BaseException, arguments: list[str]) -> int:
+    """Print an error as the options ask for; return the exit code."""
+    known = _as_ours(error)
+    if known is None:
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else 1
+        if isinstance(error, KeyboardInterrupt | click.Abort):
+            return INTERRUPTED
+        known = BytestagError(
+            f"internal error: {type(error).__name__}: {error}",
+            hint="run it again with -vv, and report what it prints",
+        )
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    output = Output(is_json="--json" in options, color=_color(options))
+    if _is_very_verbose(options):
+        traceback.print_exception(error)
+    output.error(known)
+    return known.exit_status
+
+
+def _as_ours(error: BaseException) -> BytestagError | None:
+    """Return the error of ours that this is, or that it stands for."""
+    if isinstance(error, BytestagError):
+        return error
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "bytestag"
+        return UsageError(error.format_message(), hint=f"{path} --help lists what there is")
+    if isinstance(error, OSError) and error.errno in _SPACE_ERRORS:
+        return NoSpace(f"no space left: {error}", hint="free some space and run it again")
+    if isinstance(error, BaseExceptionGroup):
+        ours = [known for inner in _leaves(error) if (known := _as_ours(inner)) is not None]
+        return ours[0] if ours else None
+    return None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _is_very_verbose(options: list[str]) -> bool:
+    short = [option[1:] for option in options if option[:1] == "-" and option[:2] != "--"]
+    count = sum(len(letters) for letters in short if set(letters) == {"v"})
+    return count + options.count("--verbose") >= 2
+
+
+def _color(options: list[str]) -> str:
+    for position, option in enumerate(options):
+        if option.startswith("--color="):
+            return option.partition("=")[2]
+        if option == "--color" and position + 1 < len(options):
+            return options[position + 1]
+    return "auto"

@@ -1,0 +1,166 @@
+"""Output: the one place that prints (shell).
+
+The answer goes to standard output, alone; notes, progress and errors go to standard error. With
+``--json`` the answer is JSON, one object a line, and errors are answers too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from bytestag.errors import BytestagError
+
+PLAIN_SECONDS = 10.0
+_STYLES = {"error": "31", "warning": "33", "hint": "36", "good": "32"}
+
+
+class Output:
+    """Where a command prints to."""
+
+    def __init__(
+        self,
+        *,
+        is_json: bool = False,
+        quiet: int = 0,
+        verbose: int = 0,
+        color: str = "auto",
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.is_json = is_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._clock = clock
+        self._has_color = _has_color(color, sys.stderr)
+        self._is_terminal = sys.stderr.isatty()
+        self._live: Any = None
+        self._task: Any = None
+        self._said_at: float | None = None
+
+    # --- The answer ------------------------------------------------------------------------------
+
+    def answer(self, text: str) -> None:
+        """Print a line of the answer, at once."""
+        if self.quiet < 2:
+            self._pause()
+            _write(sys.stdout, text)
+
+    def json(self, value: Mapping[str, Any]) -> None:
+        """Print an object of the answer, at once."""
+        self.answer(json.dumps(value, ensure_ascii=True, separators=(",", ":")))
+
+    # --- Beside it -------------------------------------------------------------------------------
+
+    def note(self, text: str, style: str = "") -> None:
+        """Tell a person something."""
+        if not self.quiet:
+            self._pause()
+            _write(sys.stderr, self._styled(f"  {printable(text)}", style))
+
+    def warn(self, text: str) -> None:
+        """Tell a person something that may need an action."""
+        if self.quiet < 2:
+            self._pause()
+            _write(sys.stderr, f"{self._styled('warning', 'warning')}: {printable(text)}")
+
+    def error(self, error: BytestagError) -> None:
+        """Say what went wrong and what to do about it."""
+        self._pause()
+        if self.is_json:
+            _write(sys.stdout, json.dumps(error_object(error), separators=(",", ":")))
+            return
+        _write(sys.stderr, f"{self._styled('error', 'error')}: {printable(error.message)}")
+        if error.hint:
+            _write(sys.stderr, f"  {self._styled('hint', 'hint')}: {printable(error.hint)}")
+
+    # --- Progress --------------------------------------------------------------------------------
+
+    def progress(self, text: str, done: int = 0, total: int = 0) -> None:
+        """Show how far it is: a bar on a terminal, else a line now and then."""
+        if self.quiet or self.is_json:
+            return
+        text = printable(text)
+        if self._is_terminal:
+            self._show_bar(text, done, total)
+            return
+        if self._clock is None:
+            from bytestag.events.runtime import system_runtime
+
+            self._clock = system_runtime().monotonic
+        now = self._clock()
+        if self._said_at is None or now - self._said_at >= PLAIN_SECONDS:
+            if self._said_at is not None:
+                percent = f" {100 * done // total} %" if total else ""
+                _write(sys.stderr, f"  {text}{percent}")
+            self._said_at = now
+
+    def end_progress(self) -> None:
+        """Take the bar away."""
+        self._pause()
+        self._said_at = None
+
+    def _show_bar(self, text: str, done: int, total: int) -> None:
+        if self._live is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+            console = Console(stderr=True, no_color=not self._has_color, highlight=False)
+            columns = (TextColumn("  {task.description}", markup=False), BarColumn(24))
+            self._live = Progress(*columns, TaskProgressColumn(), console=console, transient=True)
+            self._task = self._live.add_task(text, total=None)
+            self._live.start()
+        self._live.update(self._task, description=text, completed=done, total=total or None)
+
+    def _pause(self) -> None:
+        """Take a bar off the screen, so that lines can be printed."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _styled(self, text: str, style: str) -> str:
+        code = _STYLES.get(style)
+        return f"\x1b[{code}m{text}\x1b[0m" if code and self._has_color else text
+
+
+def error_object(error: BytestagError) -> dict[str, Any]:
+    """Return an error as ``--json`` prints it."""
+    return {
+        "type": "error",
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "exit": error.exit_status,
+    }
+
+
+def printable(text: str) -> str:
+    """Return text without anything that could steer a terminal or is no Unicode."""
+    text = " ".join(text.split("\n"))
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text + "\n")
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def _has_color(choice: str, stream: TextIO) -> bool:
+    environment = os.environ
+    if choice in ("always", "never"):
+        return choice == "always"
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("FORCE_COLOR") or environment.get("CLICOLOR_FORCE"):
+        return True
+    return stream.isatty() and environment.get("TERM") != "dumb"

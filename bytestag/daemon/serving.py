@@ -1,0 +1,76 @@
+"""The headless node: joined, sharing, its control door open, until it is told to stop
+(composition).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from bytestag.client import Client
+from bytestag.daemon.keyfiles import Note
+from bytestag.daemon.nodes import open_node
+from bytestag.daemon.settings import NodeSettings, default_route_host
+from bytestag.errors import Unreachable
+from bytestag.events.runtime import Runtime
+from bytestag.gateway.control import ControlDoor
+from bytestag.gateway.jobs import ShareOrder
+from bytestag.gateway.place import door_place
+from bytestag.gateway.shares import Shares
+
+_logger = logging.getLogger(__name__)
+
+
+async def serve(
+    settings: NodeSettings,
+    runtime: Runtime,
+    wait_stopped: Callable[[], Awaitable[object]],
+    *,
+    share_paths: list[Path],
+    has_initial_scan: bool,
+    on_up: Callable[[dict[str, Any]], object],
+    note: Note,
+    warn: Note,
+) -> None:
+    """Run a node until ``wait_stopped`` returns; ``on_up`` gets its status when it is there."""
+    order = default_order(settings)
+    async with (
+        open_node(settings, runtime, is_donor=True, note=note) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        shares = Shares(client, group, order)
+        failed = await shares.restore(share_paths, is_hashed=has_initial_scan)
+        for path, reason in failed:
+            warn(f"{path} is not shared: {reason}")
+        async with ControlDoor(client, shares, order, door_place(settings.state_directory)):
+            await join(client, warn)
+            client.watch()
+            on_up(client.status())
+            await wait_stopped()
+        shares.close()
+
+
+def default_order(settings: NodeSettings) -> ShareOrder:
+    """Return how a node publishes what it shares."""
+    return ShareOrder(
+        Path(),
+        settings.copies,
+        settings.keep_seconds,
+        settings.has_hints,
+        settings.hint_host or default_route_host(),
+    )
+
+
+async def join(client: Client, warn: Note) -> int:
+    """Meet the network; without anybody to meet, say so and stay. Return the contacts."""
+    try:
+        contacts = await client.join()
+    except Unreachable as error:
+        warn(f"{error.message}; it is tried again")
+        return 0
+    if not contacts:
+        _logger.info("no peers are known yet")
+    return contacts

@@ -1,0 +1,356 @@
+"""The control door: HTTP and JSON for the user's own commands (shell over aiohttp).
+
+======  ============  =====================================================================
+GET     /v1/status    how the node is
+GET     /v1/shares    what it shares
+POST    /v1/shares    share a path: JSON Lines, as ``share --json`` prints them
+DELETE  /v1/shares    share a path no longer
+POST    /v1/fetch     fetch a link: JSON Lines, as ``fetch --json`` prints them
+GET     /v1/find      who holds what a link names
+======  ============  =====================================================================
+
+Only the user who runs the node may knock: the socket and its directory are theirs alone, and the
+system says who is at the other end. On the loopback port, where there are no such sockets, a token
+from a file that only they can read does the same, and the Host header must be ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hmac
+import json
+import os
+import socket
+import stat
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from bytestag import basedir
+from bytestag.client import Client
+from bytestag.errors import BytestagError, NotPermitted, StateInUse, StorageError, UsageError
+from bytestag.gateway import jobs, place
+from bytestag.gateway.events import Event, error_event, fetch_result, found_object
+from bytestag.gateway.jobs import Emit, ShareOrder
+from bytestag.gateway.place import DoorPlace
+from bytestag.gateway.shares import Shares
+from bytestag.uri import Link, parse_address
+
+BODY_BYTES_MAX = 256 * 1024
+EVENTS_WAITING_MAX = 256
+CLOSE_SECONDS = 1.0
+STATUS_OF_CODE = {
+    "usage": 400,
+    "not_permitted": 403,
+    "not_found": 404,
+    "unreachable": 502,
+    "timeout": 504,
+    "no_space": 507,
+}
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_UCRED = struct.Struct("3i")
+
+
+class ControlDoor:
+    """The door of one node; use it as ``async with``."""
+
+    def __init__(
+        self,
+        client: Client,
+        shares: Shares,
+        order: ShareOrder,
+        where: DoorPlace,
+        *,
+        is_unix: bool = place.HAS_UNIX_SOCKETS,
+    ) -> None:
+        self._client = client
+        self._shares = shares
+        self._order = order
+        self._place = where
+        self._is_unix = is_unix
+        self._token = client.runtime.token_bytes(32).hex()
+        self._hosts: tuple[str, ...] = ()
+        self._runner: web.AppRunner | None = None
+
+    # --- Life ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> ControlDoor:
+        app = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES_MAX)
+        app.add_routes(
+            [
+                web.get("/v1/status", self._status),
+                web.get("/v1/shares", self._list_shares),
+                web.post("/v1/shares", self._share),
+                web.delete("/v1/shares", self._unshare),
+                web.post("/v1/fetch", self._fetch),
+                web.get("/v1/find", self._find),
+            ]
+        )
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_SECONDS
+        )
+        await self._runner.setup()
+        try:
+            sock = self._open_unix() if self._is_unix else self._open_loopback()
+            await web.SockSite(self._runner, sock).start()
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        assert self._runner is not None
+        path = self._place.socket_path if self._is_unix else self._place.token_path
+        path.unlink(missing_ok=True)
+        await self._runner.cleanup()
+
+    def _open_unix(self) -> socket.socket:
+        path = self._place.socket_path
+        check_directory(self._place.directory)
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with place.short_path(path) as name:
+                sock.bind(name)
+            os.chmod(path, 0o600)
+            sock.listen(64)
+            sock.setblocking(False)
+        except OSError as error:
+            sock.close()
+            raise StorageError(
+                f"cannot open the control socket {str(path)!r}: {error.strerror}"
+            ) from error
+        return sock
+
+    def _open_loopback(self) -> socket.socket:
+        check_directory(self._place.directory)
+        sock = socket.create_server(("127.0.0.1", 0), backlog=64)
+        sock.setblocking(False)
+        port = sock.getsockname()[1]
+        self._hosts = (f"127.0.0.1:{port}", f"localhost:{port}")
+        path = self._place.token_path
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            json.dump({"port": port, "token": self._token}, file)
+        return sock
+
+    # --- Who may enter ---------------------------------------------------------------------------
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let the user in and nobody else; answer errors as JSON."""
+        try:
+            self._check_caller(request)
+            return await handler(request)
+        except BytestagError as error:
+            status = STATUS_OF_CODE.get(error.code, 500)
+            return web.json_response(error_event(error), status=status)
+        except web.HTTPException as error:
+            ours = UsageError(f"{request.method} {request.path}: {error.reason}")
+            return web.json_response(error_event(ours), status=error.status)
+
+    def _check_caller(self, request: web.Request) -> None:
+        if self._is_unix:
+            uid = peer_uid(request)
+            if uid is not None and uid != os.getuid():
+                raise NotPermitted("the control door is for the user who runs the node")
+            return
+        given = request.headers.get("Authorization", "")
+        is_ours = hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
+        if not is_ours or request.headers.get("Host") not in self._hosts:
+            raise NotPermitted("the control door wants its token")
+
+    # --- What can be asked -----------------------------------------------------------------------
+
+    async def _status(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._client.runtime.offload(self._client.status))
+
+    async def _list_shares(self, _request: web.Request) -> web.StreamResponse:
+        shares = await self._client.runtime.offload(self._shares.list)
+        return web.json_response({"shares": shares})
+
+    async def _share(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        order = ShareOrder(
+            _absolute(body, "path"),
+            copies=_field(body, "copies", int, self._order.copies),
+            keep_seconds=_field(body, "keep_seconds", int, self._order.keep_seconds),
+            has_hints=_field(body, "has_hints", bool, True),
+            default_host=self._order.default_host,
+        )
+        if not 1 <= order.copies <= 64 or order.keep_seconds < 0:
+            raise UsageError("copies are 1 to 64, and keep_seconds is not negative")
+        until_copies = _field(body, "until_copies", int, 0)
+        await self._meet(body)
+
+        async def work(emit: Emit) -> None:
+            try:
+                job = await self._shares.add(order, emit)
+                if until_copies:
+                    await job.reach(until_copies)
+                else:
+                    await asyncio.Event().wait()  # what happens to it is told until they leave
+            finally:
+                self._shares.leave(order.path, emit)
+
+        return await _stream(request, work)
+
+    async def _unshare(self, request: web.Request) -> web.StreamResponse:
+        path = _absolute(dict(request.query), "path")
+        return web.json_response({"path": str(path), "was_shared": await self._shares.remove(path)})
+
+    async def _fetch(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        link, dest = Link.parse(_field(body, "link", str, "")), _absolute(body, "dest")
+        seconds = _field(body, "timeout", float, self._client.config.lookup_seconds)
+        is_forced = _field(body, "force", bool, False)
+        await self._meet(body)
+
+        async def work(emit: Emit) -> None:
+            progress = await jobs.fetch(
+                self._client,
+                link,
+                dest,
+                emit,
+                is_forced=is_forced,
+                first_byte_seconds=seconds,
+            )
+            emit(fetch_result(str(dest), progress))
+
+        return await _stream(request, work)
+
+    async def _find(self, request: web.Request) -> web.StreamResponse:
+        link = Link.parse(request.query.get("link", ""))
+        return web.json_response(found_object(str(link), await self._client.find(link)))
+
+    async def _meet(self, body: Event) -> None:
+        addresses = _field(body, "known_nodes", list, [])
+        await jobs.meet(self._client, tuple(parse_address(str(a)) for a in addresses[:8]))
+
+
+# --- Streams -------------------------------------------------------------------------------------
+
+
+class _Events:
+    """Events on their way to somebody who may read slowly: then progress is left out."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event | None] = deque()
+        self._ready = asyncio.Event()
+
+    def put(self, event: Event | None) -> None:
+        is_progress = event is not None and event["type"] == "progress"
+        if not is_progress or len(self._events) < EVENTS_WAITING_MAX:
+            self._events.append(event)
+            self._ready.set()
+
+    async def next(self) -> Event | None:
+        while not self._events:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._events.popleft()
+
+
+async def _stream(
+    request: web.Request, work: Callable[[Emit], Awaitable[None]]
+) -> web.StreamResponse:
+    """Run work and send its events, one a line; the work ends when nobody listens."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    events = _Events()
+
+    async def run() -> None:
+        try:
+            await work(events.put)
+        except BytestagError as error:
+            events.put(error_event(error))
+        finally:
+            events.put(None)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run())
+        try:
+            while (event := await events.next()) is not None:
+                await response.write(json.dumps(event).encode() + b"\n")
+            await response.write_eof()
+        except ConnectionError:
+            task.cancel()  # whoever asked has gone
+    return response
+
+
+# --- Reading and checking ------------------------------------------------------------------------
+
+
+async def _body(request: web.Request) -> Event:
+    try:
+        body = json.loads(await request.read())
+    except ValueError as error:
+        raise UsageError("the body is not JSON") from error
+    if not isinstance(body, dict):
+        raise UsageError("the body is no JSON object")
+    return body
+
+
+def _field(body: Event, name: str, kind: type[T], default: T) -> T:
+    value = body.get(name)
+    if value is None:
+        return default
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise UsageError(f"{name} is not {kind.__name__}")
+    found: T = value
+    return found
+
+
+def _absolute(body: dict[str, Any], name: str) -> Path:
+    path = Path(_field(body, name, str, ""))
+    if not path.is_absolute() or "\0" in str(path):
+        raise UsageError(f"{name} is no absolute path")
+    return path
+
+
+def peer_uid(request: web.Request) -> int | None:
+    """Return who is at the other end of a Unix socket, where the system says so."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None or request.transport is None:
+        return None
+    sock = request.transport.get_extra_info("socket")
+    uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _UCRED.size))[1]
+    return uid
+
+
+def check_directory(directory: Path) -> None:
+    """Make the door's directory; refuse one that others may enter. Raises NotPermitted."""
+    basedir.ensure(directory)
+    status = directory.stat()
+    if os.name == "posix" and (
+        status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077
+    ):
+        raise NotPermitted(
+            f"others may enter {str(directory)!r}, where the control socket is",
+            hint=f"chmod 700 {directory}",
+        )
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on. Raises StateInUse if somebody does."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise StorageError(f"{str(path)!r} is no socket", hint="move it away")
+        place.connect(path, 1.0).close()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
+            raise StorageError(f"cannot look at {str(path)!r}: {error.strerror}") from error
+        path.unlink(missing_ok=True)
+        return
+    raise StateInUse("another node of this user has its control door open")

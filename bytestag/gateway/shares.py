@@ -1,0 +1,152 @@
+"""Shares of a running node: registered, published, watched, restored after a restart (shell)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bytestag.client import Client
+from bytestag.errors import BytestagError
+from bytestag.gateway.events import Event
+from bytestag.gateway.jobs import Emit, ShareJob, ShareOrder, link_of
+
+_logger = logging.getLogger(__name__)
+
+REGISTERED = "registered_shares"
+SHARES_MAX = 10_000
+
+
+def registered_paths(client: Client) -> list[Path]:
+    """Return what this user asked a node to share for good."""
+    state = client.stores.state
+    return [Path(path) for path in state.json(REGISTERED, [])] if state is not None else []
+
+
+async def forget_others(client: Client, paths: Collection[Path]) -> None:
+    """Share no longer what an earlier run shared and nobody asks for now.
+
+    What is registered keeps its hashes, and is shared.
+    """
+    kept = {*paths, *registered_paths(client)}
+    table = client.shared_files_table
+    for path in await client.runtime.offload(lambda: table.shared_directories):
+        if path not in kept:
+            await client.remove_share(path)
+
+
+@dataclass(slots=True)
+class _Share:
+    job: ShareJob
+    listeners: list[Emit] = field(default_factory=list)
+    publishing: asyncio.Task[None] | None = None
+
+
+class Shares:
+    """What a node shares. ``group`` owns the publishing; ``order`` says how it is done."""
+
+    def __init__(self, client: Client, group: asyncio.TaskGroup, order: ShareOrder) -> None:
+        self._client = client
+        self._group = group
+        self._order = order
+        self._shares: dict[Path, _Share] = {}
+
+    async def restore(self, paths: Iterable[Path], *, is_hashed: bool) -> list[tuple[str, str]]:
+        """Share what was registered, and ``paths`` for as long as this node runs.
+
+        What an earlier run shared and nobody asks for now is shared no longer. Return what cannot
+        be shared, with the reason.
+        """
+        client = self._client
+        wanted = list(dict.fromkeys([*self.registered(), *paths]))
+        await forget_others(client, wanted)
+        failed = []
+        for path in wanted:
+            try:
+                if is_hashed:
+                    await client.add_share(path)
+                else:
+                    await client.runtime.offload(client.shared_files_table.add_path, path)
+            except BytestagError as error:
+                failed.append((str(path), error.message))
+        return failed
+
+    @property
+    def paths(self) -> list[Path]:
+        """What is shared."""
+        return self._client.shared_files_table.shared_directories
+
+    def registered(self) -> list[Path]:
+        """Return what was asked for through the door."""
+        return registered_paths(self._client)
+
+    def _register(self, path: Path, *, is_shared: bool) -> None:
+        state = self._client.stores.state
+        assert state is not None, "a node that shares keeps its state"
+        paths = [str(known) for known in self.registered() if known != path]
+        state.set_json(REGISTERED, [*paths, str(path)][-SHARES_MAX:] if is_shared else paths)
+
+    def list(self) -> list[Event]:
+        """Return path and link of each share; the link is null until it is hashed."""
+        found: list[Event] = []
+        registered = set(self.registered())
+        for path in self.paths:
+            try:
+                root = self._client.shared_files_table.root(path)
+                link = str(link_of(self._client, root, replace(self._order, path=path)))
+            except KeyError:
+                link = None
+            found.append({"path": str(path), "link": link, "is_registered": path in registered})
+        return found
+
+    async def add(self, order: ShareOrder, emit: Emit) -> ShareJob:
+        """Hash and register a path, and begin to publish it; return the job, which goes on.
+
+        ``emit`` is told of it until :meth:`leave`. Raises what :meth:`ShareJob.hash` does.
+        """
+        share = _Share(ShareJob(self._client, order, lambda event: _tell(share, event)), [emit])
+        before = self._shares.get(order.path)
+        if before is not None:
+            share.listeners += before.listeners
+        await share.job.hash()
+        if before is not None and before.publishing is not None:
+            before.publishing.cancel()
+        self._shares[order.path] = share
+        await self._client.runtime.offload(self._register, order.path, is_shared=True)
+        self._client.watch()
+        share.publishing = self._group.create_task(self._publish(share))
+        return share.job
+
+    def leave(self, path: Path, emit: Emit) -> None:
+        """Tell ``emit`` no more; the share stays."""
+        share = self._shares.get(path)
+        if share is not None and emit in share.listeners:
+            share.listeners.remove(emit)
+
+    async def remove(self, path: Path) -> bool:
+        """Share a path no longer; return whether it was shared."""
+        share = self._shares.pop(path, None)
+        if share is not None and share.publishing is not None:
+            share.publishing.cancel()
+        await self._client.runtime.offload(self._register, path, is_shared=False)
+        return await self._client.remove_share(path)
+
+    def close(self) -> None:
+        """Stop publishing; what is registered stays so."""
+        for share in self._shares.values():
+            share.job.stop()
+            if share.publishing is not None:
+                share.publishing.cancel()
+
+    async def _publish(self, share: _Share) -> None:
+        try:
+            await share.job.publish()
+        except (BytestagError, KeyError) as error:  # KeyError: the path was removed meanwhile
+            _logger.warning("! publishing a share: %s", error)
+
+
+def _tell(share: _Share, event: Event) -> None:
+    for emit in share.listeners:
+        emit(event)
