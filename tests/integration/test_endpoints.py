@@ -48,6 +48,14 @@ class Recorder:
     def datagram_received(self, datagram, address):
         self.got.append((bytes(datagram), address))
 
+    def burst_received(self, view, stride, address):
+        for start in range(0, len(view), stride):
+            self.datagram_received(view[start : start + stride], address)
+
+    def burst_received(self, view, stride, address):
+        for start in range(0, len(view), stride):
+            self.datagram_received(view[start : start + stride], address)
+
     def wakeup_ended(self):
         self.wakeups += 1
         self.arrived.set()
