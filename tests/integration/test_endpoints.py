@@ -52,10 +52,6 @@ class Recorder:
         for start in range(0, len(view), stride):
             self.datagram_received(view[start : start + stride], address)
 
-    def burst_received(self, view, stride, address):
-        for start in range(0, len(view), stride):
-            self.datagram_received(view[start : start + stride], address)
-
     def wakeup_ended(self):
         self.wakeups += 1
         self.arrived.set()
