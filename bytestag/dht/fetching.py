@@ -88,6 +88,7 @@ class Fetcher:
     ) -> None:
         self._network = network
         self._table = table
+        self._has_values = len(table) > 0
         self._config = config
         self._runtime = runtime
         self._sources: dict[bytes, _Source] = {}
@@ -113,9 +114,10 @@ class Fetcher:
             Timeout: holders are known, but none delivered.
             Corrupt: holders delivered, but only wrong bytes.
         """
-        value = await self._runtime.offload(self._read_here, wanted)
-        if value is not None:
-            return value
+        if self._has_values:
+            value = await self._runtime.offload(self._read_here, wanted)
+            if value is not None:
+                return value
         tried: set[bytes] = set()
         errors: list[BytestagError] = []
         async for source in self._candidates(wanted, tried):
@@ -231,7 +233,7 @@ class Fetcher:
         for record in self._table.records_by_key(wanted.key):
             if wanted.index in (b"", record.index) and record.blake3.startswith(wanted.blake3):
                 try:
-                    return self._table.read(record.kvpid, record.blake3)
+                    return self._table.read_row(record)
                 except KeyError:
                     continue
         return None

@@ -46,7 +46,7 @@ class TableHoldings:
         value = None
         if records and records[0].size <= INLINE_VALUE_BYTES_MAX:
             try:
-                value = self._table.read(records[0].kvpid, records[0].blake3)
+                value = self._table.read_row(records[0])
             except KeyError:
                 records = records[1:]
         providers = self._providers.lookup(key, now, PROVIDERS_MAX)

@@ -120,7 +120,7 @@ class Serving:
         ]
         for record in records:
             try:
-                value = self._table.read(record.kvpid, record.blake3)
+                value = self._table.read_row(record)
             except KeyError:
                 continue
             return record, value, len(records) - 1

@@ -29,5 +29,12 @@ class Demux:
         else:
             self.counters["unknown first byte"] += 1
 
+    def burst_received(self, view: memoryview, stride: int, address: Address) -> None:
+        if view[0] & 0xC0 == 0x40 and stride > 1:
+            self._sessions.burst_received(view, stride, address)
+            return
+        for start in range(0, len(view), stride):
+            self.datagram_received(view[start : start + stride], address)
+
     def wakeup_ended(self) -> None:
         self._sessions.wakeup_ended()

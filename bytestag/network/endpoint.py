@@ -47,6 +47,9 @@ class Receiver(Protocol):
 
     def datagram_received(self, datagram: memoryview, address: Address) -> None: ...
 
+    def burst_received(self, view: memoryview, stride: int, address: Address) -> None:
+        """Datagrams of ``stride`` bytes that the kernel merged; the last may be shorter."""
+
     def wakeup_ended(self) -> None: ...
 
 
@@ -148,12 +151,11 @@ class NativeEndpoint:
         for level, kind, payload in ancillary:
             if level == SOL_UDP and kind == UDP_GRO:
                 stride = _STRIDE.unpack(payload)[0]
-        received, view = self._receiver.datagram_received, self._view
-        if stride >= size or stride <= 0:
-            received(view[:size], source)
-            return
-        for start in range(0, size, stride):
-            received(view[start : min(start + stride, size)], source)
+        view = self._view[:size]
+        if 0 < stride < size:
+            self._receiver.burst_received(view, stride, source)
+        else:
+            self._receiver.datagram_received(view, source)
 
     # --- Sending ---------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreeme
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import Burst, TrainReceiver, TrainSender
 from bytestag.network.units import (
+    SEGMENTS_MAX,
     UNIT_HEAD,
     UNIT_HEAD_BYTES,
     Download,
@@ -211,11 +212,48 @@ class Session:
                     self.last_received = now
                     self._events.append(DownloadProgressed(download))
             except PacketError:
-                self.bad_units += 1
-                self.forget_download(download)
-                self._events.append(DownloadFailed(download))
+                self._spoil(download)
                 raise
         self._receiver.receive(train, index)
+
+    def receive_run(self, view: memoryview, stride: int, address: Address, now: float) -> bool:
+        """Take datagrams that arrived merged, if they are consecutive segments of one unit.
+
+        Returns False, and has done nothing, if they are not; raises PacketError as ``receive``.
+        """
+        if self.is_closed or address != self.address:
+            return False
+        unpack = UNIT_HEAD.unpack_from
+        head, train, index, segment, slot, unit, body = unpack(view)
+        download = self._downloads.get(slot)
+        count = -(-len(view) // stride)
+        if (
+            download is None
+            or not download.is_announced
+            or stride != UNIT_HEAD_BYTES + body
+            or len(view) <= (count - 1) * stride + UNIT_HEAD_BYTES
+            or max(index, segment) + count > SEGMENTS_MAX
+        ):
+            return False
+        for number in range(1, count):
+            expected = (head, train, index + number, segment + number, slot, unit, body)
+            if unpack(view, number * stride) != expected:
+                return False
+        try:
+            if download.receive_run(unit, segment, body, view, stride):
+                self.last_received = now
+                self._events.append(DownloadProgressed(download))
+        except PacketError:
+            self._spoil(download)
+            raise
+        self._receiver.receive_many(train, ((1 << count) - 1) << index)
+        return True
+
+    def _spoil(self, download: Download) -> None:
+        """A unit was tampered with: the transfer fails, and is asked for again by another name."""
+        self.bad_units += 1
+        self.forget_download(download)
+        self._events.append(DownloadFailed(download))
 
     def _challenge_path(self, address: Address) -> None:
         """Somebody who knows our keys is elsewhere now: ask him to answer there."""

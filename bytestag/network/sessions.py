@@ -22,6 +22,7 @@ from bytestag.network.handshake import (
     FIRST_BYTE,
     HEAD_BYTES,
     INIT,
+    UNIT,
     Agreement,
     Initiator,
     Responder,
@@ -190,9 +191,24 @@ class Sessions:
             else:
                 raise PacketError("unknown connection")
         except PacketError as error:
-            self.counters[error.message.split(":")[0]] += 1
+            self._count(error)
             if (link := self._links.get(bytes(datagram[1:9]))) is not None:
                 self.touch(link)
+
+    def burst_received(self, view: memoryview, stride: int, address: Address) -> None:
+        """Take datagrams that arrived merged: a run of one unit at once, others one by one."""
+        link = self._links.get(bytes(view[1:9]))
+        if link is not None and view[9] == UNIT and stride > HEAD_BYTES:
+            try:
+                if link.session.receive_run(view, stride, address, self.now()):
+                    self.touch(link)
+                    return
+            except PacketError as error:
+                self._count(error)
+                self.touch(link)
+                return
+        for start in range(0, len(view), stride):
+            self.datagram_received(view[start : start + stride], address)
 
     def _receive_init(self, datagram: bytes, address: Address) -> None:
         if len(self._links) >= self._config.sessions_max and not self._evict_idle():
@@ -247,6 +263,9 @@ class Sessions:
 
     def new_id(self) -> bytes:
         return self._runtime.token_bytes(20)
+
+    def _count(self, error: PacketError) -> None:
+        self.counters[error.message.split(":")[0]] += 1
 
     def count(self, reason: str) -> None:
         self.counters[reason] += 1

@@ -14,11 +14,19 @@ from dataclasses import dataclass
 from bytestag.network.frames import UNIT_PAIRS_MAX, Units
 from bytestag.network.handshake import UNIT, header
 from bytestag.network.rtt import Rtt
-from bytestag.network.units import UNIT_HEAD, UNIT_HEAD_BYTES, Upload
+from bytestag.network.units import (
+    SEGMENTS_MAX,
+    UNIT_HEAD,
+    UNIT_HEAD_BYTES,
+    UNIT_TAIL,
+    SealedUnit,
+    Upload,
+)
 
 PROBE_SEGMENTS = 2
 TRAINS_REMEMBERED_MAX = 256
 REPEATED_PAIRS = 4
+_INDICES = [bytes((index, index)) for index in range(SEGMENTS_MAX)]
 Segment = tuple[Upload, int, int]
 """Upload, unit, segment."""
 
@@ -26,10 +34,20 @@ Segment = tuple[Upload, int, int]
 @dataclass(slots=True)
 class _Train:
     time: float
-    segments: list[Segment]
+    segments: list[Segment] | None
+    """What each index carries; None for a whole unit, whose indices are its segments."""
+    upload: Upload | None
+    unit: int
     pending: int
     sizes: int
     """Bytes of a full segment; the last one may be shorter, which the window may ignore."""
+
+    def lost(self) -> list[Segment]:
+        """Return the segments not acknowledged."""
+        if self.segments is not None:
+            return [self.segments[index] for index in _bits(self.pending)]
+        assert self.upload is not None
+        return [(self.upload, self.unit, index) for index in _bits(self.pending)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +126,20 @@ class TrainSender:
     def _acknowledge(self, number: int, train: _Train, newly: int) -> None:
         self._in_flight -= newly.bit_count() * train.sizes
         train.pending &= ~newly
-        for index in _bits(newly):
-            upload, unit, segment = train.segments[index]
-            upload.acknowledge(unit, segment)
-            if upload.is_done and self._uploads.pop(upload.transfer_id, None) is not None:
-                self._finished.append(upload)
+        if train.segments is None:
+            assert train.upload is not None
+            self._arrived(train.upload, train.unit, newly)
+        else:
+            for index in _bits(newly):
+                upload, unit, segment = train.segments[index]
+                self._arrived(upload, unit, 1 << segment)
         if not train.pending:
             del self._trains[number]
+
+    def _arrived(self, upload: Upload, unit: int, segments: int) -> None:
+        upload.acknowledge(unit, segments)
+        if upload.is_done and self._uploads.pop(upload.transfer_id, None) is not None:
+            self._finished.append(upload)
 
     def _detect_loss(self, now: float) -> None:
         """Lost is what was sent before something acknowledged, and long enough ago."""
@@ -131,7 +156,7 @@ class TrainSender:
     def _declare_lost(self, number: int, train: _Train) -> None:
         del self._trains[number]
         self._in_flight -= train.pending.bit_count() * train.sizes
-        self._lost.extend(train.segments[index] for index in _bits(train.pending))
+        self._lost.extend(train.lost())
 
     # --- Time ------------------------------------------------------------------------------------
 
@@ -172,8 +197,7 @@ class TrainSender:
             if upload is None:
                 return
             unit, sealed = upload.seal_next(self.datagram_bytes - UNIT_HEAD_BYTES)
-            segments = [(upload, unit, number) for number in range(sealed.segments)]
-            yield self._train(now, segments, sealed.body_bytes)
+            yield self._unit_train(now, upload, unit, sealed)
 
     def _resend(self, now: float, most: int) -> Iterator[Burst]:
         """Send lost segments again, those of equal size together."""
@@ -199,17 +223,35 @@ class TrainSender:
         if run:
             yield self._train(now, run, body)
 
+    def _unit_train(self, now: float, upload: Upload, unit: int, sealed: SealedUnit) -> Burst:
+        """Send a whole unit; its headers differ in two bytes only."""
+        body, count, text = sealed.body_bytes, sealed.segments, sealed.ciphertext
+        number = self._number(_Train(now, None, upload, unit, (1 << count) - 1, body), count)
+        lead = self._head + number.to_bytes(4, "big")
+        tail = UNIT_TAIL.pack(upload.slot, unit, body)
+        buffers: list[bytes | memoryview] = []
+        for index in range(count):
+            at = index * body
+            buffers += (lead + _INDICES[index] + tail, text[at : at + body])
+        return Burst(buffers, UNIT_HEAD_BYTES + body)
+
     def _train(self, now: float, segments: list[Segment], body: int) -> Burst:
+        """Send segments of several units."""
+        pending = (1 << len(segments)) - 1
+        number = self._number(_Train(now, segments, None, 0, pending, body), len(segments))
+        buffers: list[bytes | memoryview] = []
+        for index, (upload, unit, segment) in enumerate(segments):
+            head = UNIT_HEAD.pack(self._head, number, index, segment, upload.slot, unit, body)
+            buffers += (head, upload.units[unit].segment(segment))
+        return Burst(buffers, UNIT_HEAD_BYTES + body)
+
+    def _number(self, train: _Train, count: int) -> int:
+        """Remember a train; return its number."""
         number = self._next_train
         self._next_train += 1
-        buffers: list[bytes | memoryview] = []
-        pack, head = UNIT_HEAD.pack, self._head
-        for index, (upload, unit, segment) in enumerate(segments):
-            buffers.append(pack(head, number, index, segment, upload.slot, unit, body))
-            buffers.append(upload.units[unit].segment(segment))
-        self._trains[number] = _Train(now, segments, (1 << len(segments)) - 1, body)
-        self._in_flight += len(segments) * body
-        return Burst(buffers, UNIT_HEAD_BYTES + body)
+        self._trains[number] = train
+        self._in_flight += count * train.sizes
+        return number
 
 
 class TrainReceiver:
@@ -221,7 +263,11 @@ class TrainReceiver:
 
     def receive(self, train: int, index: int) -> None:
         """A segment came and was kept (or is not needed any more)."""
-        self._bitmaps[train] = self._bitmaps.get(train, 0) | 1 << index
+        self.receive_many(train, 1 << index)
+
+    def receive_many(self, train: int, indices: int) -> None:
+        """Segments came: a bitmap of their indices."""
+        self._bitmaps[train] = self._bitmaps.get(train, 0) | indices
         self._fresh[train] = None
         if len(self._bitmaps) > TRAINS_REMEMBERED_MAX:
             self._bitmaps.popitem(last=False)

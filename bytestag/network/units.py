@@ -16,6 +16,8 @@ from bytestag.hashing import blake2s_keyed
 
 UNIT_HEAD = struct.Struct(">10sIBBHIH")
 UNIT_HEAD_BYTES = UNIT_HEAD.size
+UNIT_TAIL = struct.Struct(">HIH")
+"""Slot, unit, body bytes: how a header ends."""
 SEGMENTS_MAX = 64
 BODY_BYTES_MIN = 64
 _AAD = struct.Struct(">II")
@@ -96,11 +98,11 @@ class Upload:
         self.next_unit += 1
         return number, sealed
 
-    def acknowledge(self, unit: int, segment: int) -> None:
-        """A segment has arrived."""
+    def acknowledge(self, unit: int, segments: int) -> None:
+        """Segments of a unit have arrived: a bitmap of them."""
         sealed = self.units.get(unit)
         if sealed is not None:
-            sealed.pending &= ~(1 << segment)
+            sealed.pending &= ~segments
             if not sealed.pending:
                 del self.units[unit]
                 self._unacked -= 1
@@ -180,6 +182,39 @@ class Download:
         if assembly.missing & bit:
             assembly.buffer[start : start + size] = body
             assembly.missing &= ~bit
+        if assembly.missing:
+            return False
+        self._finish(unit, assembly)
+        return True
+
+    def receive_run(
+        self, unit: int, segment: int, body_bytes: int, view: memoryview, stride: int
+    ) -> bool:
+        """Place datagrams that arrived as one: consecutive segments of a unit.
+
+        Returns and raises as :meth:`receive`, for the run as a whole.
+        """
+        if unit not in self._missing:
+            return self.receive(unit, segment, body_bytes, view[UNIT_HEAD_BYTES:stride])
+        assembly = self._assemblies.get(unit)
+        if assembly is None:
+            assembly = self._assemblies[unit] = self._new_assembly(unit, body_bytes)
+        count = -(-len(view) // stride)
+        at = segment * body_bytes
+        end = at + len(view) - count * UNIT_HEAD_BYTES
+        total = len(assembly.buffer)
+        if (
+            body_bytes != assembly.body_bytes
+            or end > total
+            or (end != total and end != (segment + count) * body_bytes)
+        ):
+            raise PacketError("segment does not fit its unit")
+        buffer = assembly.buffer
+        for start in range(UNIT_HEAD_BYTES, len(view), stride):
+            body = view[start : start + body_bytes]
+            buffer[at : at + len(body)] = body
+            at += body_bytes
+        assembly.missing &= ~(((1 << count) - 1) << segment)
         if assembly.missing:
             return False
         self._finish(unit, assembly)

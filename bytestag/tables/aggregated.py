@@ -52,6 +52,14 @@ class AggregatedKVPTable(KVPTable):
                 continue
         raise KeyError(kvpid)
 
+    def read_row(self, record: KVPRecord) -> bytes:
+        for table in self.tables:
+            try:
+                return table.read_row(record)
+            except KeyError:
+                continue
+        raise KeyError(record.kvpid)
+
     def keys(self) -> Iterator[KVPID]:
         merged = heapq.merge(*(table.keys() for table in self.tables))
         return (kvpid for kvpid, _same in itertools.groupby(merged))

@@ -165,6 +165,10 @@ class KVPTable(ABC):
         returned: the row is dropped and the next one is tried.
         """
 
+    def read_row(self, record: KVPRecord) -> bytes:
+        """Return verified bytes of a row that :meth:`records_by_key` gave; KeyError if it went."""
+        return self.read(record.kvpid, record.blake3)
+
     @abstractmethod
     def keys(self) -> Iterator[KVPID]:
         """Yield every KVPID once, in key order, without holding them all in memory."""
@@ -259,6 +263,11 @@ def own_record(kvpid: KVPID, value: bytes, timestamp: int = 0) -> KVPRecord:
         time_to_live=NEVER_SECONDS,
         standing=Standing.ORIGINAL,
     )
+
+
+def still_match(record: KVPRecord, value: bytes) -> bool:
+    """Return whether bytes whose SHA-1 was compared once are the same today: BLAKE3 decides."""
+    return len(value) == record.size and blake3(value) == record.blake3
 
 
 def bytes_match(record: KVPRecord, value: bytes) -> bool:

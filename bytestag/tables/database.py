@@ -19,7 +19,7 @@ from bytestag.config import GIB, MIB
 from bytestag.errors import NoSpace
 from bytestag.keys import KeyBytes
 from bytestag.tables import admission, database_reads
-from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict, bytes_match
+from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict, bytes_match, still_match
 from bytestag.tables.database_engine import BATCH_BYTES_MAX, BATCH_VALUES_MAX, Database
 from bytestag.tables.database_reads import COLUMNS, to_record
 from bytestag.tables.database_rows import Change, RowWriter
@@ -91,6 +91,11 @@ class DatabaseKVPTable(KVPTable):
             for record in bad:
                 self._drop_bad(record)
         raise KeyError(kvpid)
+
+    def read_row(self, record: KVPRecord) -> bytes:
+        with self.database.read() as connection:
+            value = _value(connection, record)
+        return self.read(record.kvpid, record.blake3) if value is None else value
 
     def keys(self) -> Iterator[KVPID]:
         query = sa.select(_c.key, _c.sha1).distinct().order_by(_c.key, _c.sha1).limit(PAGE_ROWS)
@@ -247,7 +252,7 @@ _VALUE = sa.select(blobs.c.value).where(blobs.c.blake3 == sa.bindparam("blake3")
 def _value(connection: sa.Connection, record: KVPRecord) -> bytes | None:
     """Return the bytes of a row, or None if they are gone or no longer match it."""
     value: bytes | None = connection.execute(_VALUE, {"blake3": record.blake3}).scalar()
-    return value if value is not None and bytes_match(record, value) else None
+    return value if value is not None and still_match(record, value) else None
 
 
 def _check(record: KVPRecord, value: bytes) -> Verdict:

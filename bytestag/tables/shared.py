@@ -30,7 +30,7 @@ from bytestag.tables.base import (
     KVPRecord,
     KVPTable,
     Verdict,
-    bytes_match,
+    still_match,
 )
 from bytestag.tables.database_engine import Database
 from bytestag.tables.scanning import Progress, Scanner, ScanResult
@@ -212,12 +212,19 @@ class SharedFilesKVPTable(KVPTable):
     def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:
         for record in self.records_by_key(kvpid.key):
             if record.index == kvpid.index and record.blake3.startswith(selector):
-                value = self._value(record)
-                if value is None and record.key == record.index:
-                    value = self._part(record)
-                if value is not None:
-                    return value
+                try:
+                    return self.read_row(record)
+                except KeyError:
+                    continue
         raise KeyError(kvpid)
+
+    def read_row(self, record: KVPRecord) -> bytes:
+        value = self._part(record) if record.key == record.index else None
+        if value is None:
+            value = self._value(record)
+        if value is None:
+            raise KeyError(record.kvpid)
+        return value
 
     def keys(self) -> Iterator[KVPID]:
         return (kvpid for kvpid, _same in itertools.groupby(r.kvpid for r in self._records(None)))
@@ -244,7 +251,7 @@ class SharedFilesKVPTable(KVPTable):
         query = sa.select(shared_blobs.c.value).where(shared_blobs.c.blake3 == record.blake3)
         with self.database.read() as connection:
             value: bytes | None = connection.execute(query).scalar()
-        return value if value is not None and bytes_match(record, value) else None
+        return value if value is not None and still_match(record, value) else None
 
     def _part(self, record: KVPRecord) -> bytes | None:
         """Read a part from the first file that still has it; put aside those that have not."""
@@ -256,7 +263,7 @@ class SharedFilesKVPTable(KVPTable):
                 return None
             path = os.path.join(row.root, row.path) if row.path else row.root
             value = _read_at(path, row.number * config.PART_BYTES, record.size)
-            if value is not None and bytes_match(record, value):
+            if value is not None and still_match(record, value):
                 return value
             try:
                 mark = partial(shared_rows.mark_dirty, file=row.id)

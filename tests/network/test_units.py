@@ -96,11 +96,11 @@ def test_an_upload_is_done_when_each_segment_was_acknowledged():
     pieces = segments(upload)
     for unit, segment, _, _ in pieces:
         assert not upload.is_done
-        upload.acknowledge(unit, segment)
-        upload.acknowledge(unit, segment)
+        upload.acknowledge(unit, 1 << segment)
+        upload.acknowledge(unit, 1 << segment)
     assert upload.is_done
     assert upload.units == {}
-    upload.acknowledge(99, 0)
+    upload.acknowledge(99, 1)
 
 
 @pytest.mark.parametrize("wrong", [{"root": bytes(32)}, {"transfer_id": bytes(20)}])
