@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bytestag.cli.journal import Journal
 from bytestag.cli.options import HINTS, NETWORK, command, node_settings, option
 from bytestag.cli.output import Output
 from bytestag.cli.screens import FetchScreen
@@ -46,22 +47,24 @@ def fetch(
     settings = node_settings(values)
     parsed = Link.parse(link)
     _ = parsed.key  # an md5:// link is refused before anything starts
-    path = destination(parsed, dest)
-    screen = FetchScreen(output)
+    journal = Journal(settings.state / "fetches")
+    path = destination(parsed, dest, journal)
+    screen = FetchScreen(output, lambda: journal.note(parsed.key, path))
     door = Door.find(settings.state_directory)
     if door is not None and serves(door, parsed, settings):
         return _fetch_through(door, screen, parsed, path, force, timeout, settings)
     return _fetch_here(output, screen, parsed, path, force, timeout, settings)
 
 
-def destination(link: Link, dest: Path | None) -> Path:
+def destination(link: Link, dest: Path | None, journal: Journal) -> Path:
     """Return what is to be made: ``dest``, or the link's name inside it or here.
 
+    A directory that an earlier fetch of this link made is gone on with, not put into.
     Raises FormatError if the link's name is unsafe.
     """
     if dest is not None:
         dest = Path(os.path.abspath(dest.expanduser()))
-        if not dest.is_dir():
+        if not dest.is_dir() or journal.has(link.key, dest):
             return dest
     name = link.path[-1] if link.path else link.name
     if name:

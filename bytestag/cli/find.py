@@ -42,14 +42,14 @@ def find(output: Output, link: str, **values: Any) -> int:
 def _find_here(output: Output, link: Link, settings: NodeSettings) -> int:
     from bytestag.cli.running import run, until_stopped
     from bytestag.daemon.nodes import join_for, open_client
-    from bytestag.gateway.events import found_object
+    from bytestag.gateway import jobs
 
     async def main(runtime: Runtime, stop: Stop) -> int:
         async def work() -> None:
             async with open_client(settings, link, runtime, output.note) as client:
                 await join_for(client, link)
-                sources = await client.find(link)
-            show(output, found_object(str(link), sources))
+                found = await jobs.find(client, link)
+            show(output, found)
 
         return 0 if await until_stopped(stop, work()) else stop.exit_status
 

@@ -28,8 +28,13 @@ Function = Callable[..., int]
 Decorator = Callable[[Any], Any]
 
 
-def command(help_text: str, *decorators: Decorator) -> Callable[[Function], click.Command]:
-    """Make a command of a function that takes an :class:`Output` and returns the exit code."""
+def command(
+    help_text: str, *decorators: Decorator, log_level: str | None = None
+) -> Callable[[Function], click.Command]:
+    """Make a command of a function that takes an :class:`Output` and returns the exit code.
+
+    ``log_level`` is what it logs unless told.
+    """
 
     def decorate(function: Function) -> click.Command:
         def call(
@@ -37,7 +42,9 @@ def command(help_text: str, *decorators: Decorator) -> Callable[[Function], clic
         ) -> int:
             output = Output(is_json=json, quiet=quiet, verbose=verbose, color=color)
             configure_logging(
-                values.pop("log_level", None), values.pop("log_filename", None), verbose
+                values.pop("log_level", None) or log_level,
+                values.pop("log_filename", None),
+                verbose,
             )
             try:
                 return function(output, **values)
@@ -244,5 +251,9 @@ CACHE = (
         help="Space given to others, such as 50GiB; 0 stores nothing. "
         "Default: 10 % of the free disk, at most 10 GiB.",
     ),
-    option("--cache-dir", metavar="DIR", help="Where that space is: a directory."),
+    option(
+        "--cache-dir",
+        metavar="DIR",
+        help="Where that space is: a directory, or the URL of a PostgreSQL database.",
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from bytestag.cli.output import Output
@@ -17,16 +18,27 @@ class ShareScreen:
     def __init__(self, output: Output, copies: int) -> None:
         self._output = output
         self._copies = copies
-        self._is_many = False
         self._said: dict[str, str] = {}
         self.links: dict[str, str] = {}
 
     def show(self, event: Event) -> None:
         """Show one event."""
+        is_first = event["type"] == "link" and event["path"] not in self.links
+        if is_first:
+            self.links[event["path"]] = event["link"]
         if self._output.is_json:
             self._output.json(event)
+        elif event["type"] == "link" and not is_first:
+            self._output.note(f"{event['path']} has changed; what it is now:  {event['link']}")
         elif event["type"] == "link":
             self._show_link(event)
+        elif event["type"] == "result":
+            self._show_published(event)
+            if event["ok"]:
+                least = f"at least {event['copies_min']}"
+                self._output.note(
+                    f"every value has {least} of {event['copies_wanted']} copies", "good"
+                )
         elif event.get("phase") == "hashing":
             self._output.progress(
                 f"hashing {print_size(event['bytes_done'])} of {print_size(event['bytes'])}",
@@ -40,7 +52,6 @@ class ShareScreen:
 
     def _show_link(self, event: Event) -> None:
         output = self._output
-        self.links[event["path"]] = event["link"]
         output.end_progress()
         output.answer(event["link"])
         for path, reason in event["warnings"]:
@@ -98,13 +109,16 @@ class ShareScreen:
 
 
 class FetchScreen:
-    """Shows a fetch."""
+    """Shows a fetch; ``on_found`` is called when it is known what is to be made."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, on_found: Callable[[], object]) -> None:
         self._output = output
+        self._on_found = on_found
 
     def show(self, event: Event) -> None:
         """Show one event."""
+        if event.get("phase") == "found":
+            self._on_found()
         if self._output.is_json:
             self._output.json(event)
         elif event["type"] == "progress":

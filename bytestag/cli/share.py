@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bytestag.client import Client
     from bytestag.daemon.settings import NodeSettings
     from bytestag.events.runtime import Runtime
-    from bytestag.gateway.jobs import ShareJob
+    from bytestag.gateway.sharing import ShareJob
 
 
 @command(
@@ -92,24 +92,24 @@ class _Sharing:
     async def run(self, paths: list[Path], until_copies: int) -> None:
         """Share until all has so many copies; for ever if that is 0."""
         from bytestag.daemon.serving import default_order, join
-        from bytestag.gateway.jobs import ShareJob
+        from bytestag.gateway.sharing import ShareJob
 
         order = default_order(self._settings)
         contacts = await join(self._client, self._output.warn)
         if not contacts:
             self._output.warn("no peers are known: the link works only while this runs")
         async with asyncio.TaskGroup() as group:
-            publishing = []
+            tasks = []
             for path in paths:
                 job = ShareJob(self._client, replace(order, path=path), self._screen.show)
                 await job.hash()
                 self.jobs.append(job)
-                publishing.append(group.create_task(job.publish()))
+                tasks += [group.create_task(job.publish()), group.create_task(job.follow())]
             self._client.watch()
             if not until_copies:
                 await asyncio.Event().wait()
             await self._reach(until_copies)
-            for task in publishing:
+            for task in tasks:
                 task.cancel()
 
     async def _reach(self, copies: int) -> None:

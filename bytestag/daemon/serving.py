@@ -17,9 +17,9 @@ from bytestag.daemon.settings import NodeSettings, default_route_host
 from bytestag.errors import Unreachable
 from bytestag.events.runtime import Runtime
 from bytestag.gateway.control import ControlDoor
-from bytestag.gateway.jobs import ShareOrder
 from bytestag.gateway.place import door_place
 from bytestag.gateway.shares import Shares
+from bytestag.gateway.sharing import ShareOrder
 
 _logger = logging.getLogger(__name__)
 

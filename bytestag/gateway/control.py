@@ -24,10 +24,8 @@ import os
 import socket
 import stat
 import struct
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -35,14 +33,14 @@ from bytestag import basedir
 from bytestag.client import Client
 from bytestag.errors import BytestagError, NotPermitted, StateInUse, StorageError, UsageError
 from bytestag.gateway import jobs, place
-from bytestag.gateway.events import Event, error_event, fetch_result, found_object
-from bytestag.gateway.jobs import Emit, ShareOrder
+from bytestag.gateway.events import Emit, Event, error_event, fetch_result
 from bytestag.gateway.place import DoorPlace
 from bytestag.gateway.shares import Shares
+from bytestag.gateway.sharing import ShareOrder
+from bytestag.gateway.streams import absolute_path, body_of, field, stream
 from bytestag.uri import Link, parse_address
 
 BODY_BYTES_MAX = 256 * 1024
-EVENTS_WAITING_MAX = 256
 CLOSE_SECONDS = 1.0
 STATUS_OF_CODE = {
     "usage": 400,
@@ -52,7 +50,6 @@ STATUS_OF_CODE = {
     "timeout": 504,
     "no_space": 507,
 }
-T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _UCRED = struct.Struct("3i")
 
@@ -177,17 +174,17 @@ class ControlDoor:
         return web.json_response({"shares": shares})
 
     async def _share(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
+        body = await body_of(request)
         order = ShareOrder(
-            _absolute(body, "path"),
-            copies=_field(body, "copies", int, self._order.copies),
-            keep_seconds=_field(body, "keep_seconds", int, self._order.keep_seconds),
-            has_hints=_field(body, "has_hints", bool, True),
+            absolute_path(body, "path"),
+            copies=field(body, "copies", int, self._order.copies),
+            keep_seconds=field(body, "keep_seconds", int, self._order.keep_seconds),
+            has_hints=field(body, "has_hints", bool, True),
             default_host=self._order.default_host,
         )
         if not 1 <= order.copies <= 64 or order.keep_seconds < 0:
             raise UsageError("copies are 1 to 64, and keep_seconds is not negative")
-        until_copies = _field(body, "until_copies", int, 0)
+        until_copies = field(body, "until_copies", int, 0)
         await self._meet(body)
 
         async def work(emit: Emit) -> None:
@@ -200,17 +197,17 @@ class ControlDoor:
             finally:
                 self._shares.leave(order.path, emit)
 
-        return await _stream(request, work)
+        return await stream(request, work)
 
     async def _unshare(self, request: web.Request) -> web.StreamResponse:
-        path = _absolute(dict(request.query), "path")
+        path = absolute_path(dict(request.query), "path")
         return web.json_response({"path": str(path), "was_shared": await self._shares.remove(path)})
 
     async def _fetch(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
-        link, dest = Link.parse(_field(body, "link", str, "")), _absolute(body, "dest")
-        seconds = _field(body, "timeout", float, self._client.config.lookup_seconds)
-        is_forced = _field(body, "force", bool, False)
+        body = await body_of(request)
+        link, dest = Link.parse(field(body, "link", str, "")), absolute_path(body, "dest")
+        seconds = field(body, "timeout", float, self._client.config.lookup_seconds)
+        is_forced = field(body, "force", bool, False)
         await self._meet(body)
 
         async def work(emit: Emit) -> None:
@@ -224,97 +221,18 @@ class ControlDoor:
             )
             emit(fetch_result(str(dest), progress))
 
-        return await _stream(request, work)
+        return await stream(request, work)
 
     async def _find(self, request: web.Request) -> web.StreamResponse:
         link = Link.parse(request.query.get("link", ""))
-        return web.json_response(found_object(str(link), await self._client.find(link)))
+        return web.json_response(await jobs.find(self._client, link))
 
     async def _meet(self, body: Event) -> None:
-        addresses = _field(body, "known_nodes", list, [])
+        addresses = field(body, "known_nodes", list, [])
         await jobs.meet(self._client, tuple(parse_address(str(a)) for a in addresses[:8]))
 
 
-# --- Streams -------------------------------------------------------------------------------------
-
-
-class _Events:
-    """Events on their way to somebody who may read slowly: then progress is left out."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event | None] = deque()
-        self._ready = asyncio.Event()
-
-    def put(self, event: Event | None) -> None:
-        is_progress = event is not None and event["type"] == "progress"
-        if not is_progress or len(self._events) < EVENTS_WAITING_MAX:
-            self._events.append(event)
-            self._ready.set()
-
-    async def next(self) -> Event | None:
-        while not self._events:
-            self._ready.clear()
-            await self._ready.wait()
-        return self._events.popleft()
-
-
-async def _stream(
-    request: web.Request, work: Callable[[Emit], Awaitable[None]]
-) -> web.StreamResponse:
-    """Run work and send its events, one a line; the work ends when nobody listens."""
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    events = _Events()
-
-    async def run() -> None:
-        try:
-            await work(events.put)
-        except BytestagError as error:
-            events.put(error_event(error))
-        finally:
-            events.put(None)
-
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(run())
-        try:
-            while (event := await events.next()) is not None:
-                await response.write(json.dumps(event).encode() + b"\n")
-            await response.write_eof()
-        except ConnectionError:
-            task.cancel()  # whoever asked has gone
-    return response
-
-
-# --- Reading and checking ------------------------------------------------------------------------
-
-
-async def _body(request: web.Request) -> Event:
-    try:
-        body = json.loads(await request.read())
-    except ValueError as error:
-        raise UsageError("the body is not JSON") from error
-    if not isinstance(body, dict):
-        raise UsageError("the body is no JSON object")
-    return body
-
-
-def _field(body: Event, name: str, kind: type[T], default: T) -> T:
-    value = body.get(name)
-    if value is None:
-        return default
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise UsageError(f"{name} is not {kind.__name__}")
-    found: T = value
-    return found
-
-
-def _absolute(body: dict[str, Any], name: str) -> Path:
-    path = Path(_field(body, name, str, ""))
-    if not path.is_absolute() or "\0" in str(path):
-        raise UsageError(f"{name} is no absolute path")
-    return path
+# --- Who may enter, by the system ----------------------------------------------------------------
 
 
 def peer_uid(request: web.Request) -> int | None:

@@ -1,10 +1,13 @@
 """What jobs say while they run, as the JSON objects of ``--json`` and of the control door (pure).
 
-``docs/reference/cli.rst`` lists every key; a test compares.
+Jobs call an ``Emit`` with such objects; the command line prints them, whether the node is its own
+or behind the control door. ``docs/reference/cli.rst`` lists every key; a test compares.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from bytestag.config import HOUR
@@ -17,8 +20,28 @@ from bytestag.tables.scanning import ScanResult
 from bytestag.uri import format_address
 
 Event = dict[str, Any]
+Emit = Callable[[Event], object]
 
 WARNINGS_MAX = 20
+EVENT_SECONDS = 0.25
+
+
+class Throttle:
+    """Says whether enough time has gone by since it last said so; safe in any thread."""
+
+    def __init__(self, monotonic: Callable[[], float], seconds: float = EVENT_SECONDS) -> None:
+        self._monotonic = monotonic
+        self._seconds = seconds
+        self._last = float("-inf")
+        self._lock = threading.Lock()
+
+    def __call__(self) -> bool:
+        now = self._monotonic()
+        with self._lock:
+            if now - self._last < self._seconds:
+                return False
+            self._last = now
+            return True
 
 
 def hashing_event(path: str, done: int, total: int) -> Event:
@@ -32,17 +55,18 @@ def hashing_event(path: str, done: int, total: int) -> Event:
     }
 
 
-def link_event(path: str, link: str, result: ScanResult, values: int, size: int) -> Event:
-    """The link of a share."""
+def link_event(path: str, link: str, result: ScanResult | None, values: int, size: int) -> Event:
+    """The link of a share; without a ``result``, its new one after a change."""
+    warnings = result.warnings[:WARNINGS_MAX] if result is not None else []
     return {
         "type": "link",
         "path": path,
         "link": link,
-        "files": result.files,
+        "files": result.files if result is not None else None,
         "values": values,
         "bytes": size,
-        "warnings": [list(warning) for warning in result.warnings[:WARNINGS_MAX]],
-        "warning_count": result.warning_count,
+        "warnings": [list(warning) for warning in warnings],
+        "warning_count": result.warning_count if result is not None else 0,
     }
 
 

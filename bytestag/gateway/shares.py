@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bytestag.client import Client
 from bytestag.errors import BytestagError
-from bytestag.gateway.events import Event
-from bytestag.gateway.jobs import Emit, ShareJob, ShareOrder, link_of
+from bytestag.gateway.events import Emit, Event
+from bytestag.gateway.sharing import ShareJob, ShareOrder, link_of
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +42,13 @@ async def forget_others(client: Client, paths: Collection[Path]) -> None:
 class _Share:
     job: ShareJob
     listeners: list[Emit] = field(default_factory=list)
-    publishing: asyncio.Task[None] | None = None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """Stop hashing and publishing."""
+        self.job.stop()
+        for task in self.tasks:
+            task.cancel()
 
 
 class Shares:
@@ -111,12 +118,15 @@ class Shares:
         if before is not None:
             share.listeners += before.listeners
         await share.job.hash()
-        if before is not None and before.publishing is not None:
-            before.publishing.cancel()
+        if before is not None:
+            before.stop()
         self._shares[order.path] = share
         await self._client.runtime.offload(self._register, order.path, is_shared=True)
         self._client.watch()
-        share.publishing = self._group.create_task(self._publish(share))
+        share.tasks = [
+            self._group.create_task(self._guard(work))
+            for work in (share.job.publish(), share.job.follow())
+        ]
         return share.job
 
     def leave(self, path: Path, emit: Emit) -> None:
@@ -128,21 +138,19 @@ class Shares:
     async def remove(self, path: Path) -> bool:
         """Share a path no longer; return whether it was shared."""
         share = self._shares.pop(path, None)
-        if share is not None and share.publishing is not None:
-            share.publishing.cancel()
+        if share is not None:
+            share.stop()
         await self._client.runtime.offload(self._register, path, is_shared=False)
         return await self._client.remove_share(path)
 
     def close(self) -> None:
         """Stop publishing; what is registered stays so."""
         for share in self._shares.values():
-            share.job.stop()
-            if share.publishing is not None:
-                share.publishing.cancel()
+            share.stop()
 
-    async def _publish(self, share: _Share) -> None:
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await share.job.publish()
+            await work
         except (BytestagError, KeyError) as error:  # KeyError: the path was removed meanwhile
             _logger.warning("! publishing a share: %s", error)
 
