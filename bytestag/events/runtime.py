@@ -7,6 +7,7 @@ can run the same code in a world of its own.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 import time
@@ -17,6 +18,8 @@ from typing import ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+THREADS_MAX = 4
 
 
 class Offload(Protocol):
@@ -43,8 +46,13 @@ class Runtime:
     close: Callable[[], None] = lambda: None
 
 
-def system_runtime(threads: int = 8) -> Runtime:
-    """Return the runtime of a real process: its clocks, its randomness, a bounded thread pool."""
+def system_runtime(threads: int | None = None) -> Runtime:
+    """Return the runtime of a real process: its clocks, its randomness, a bounded thread pool.
+
+    By default there is one thread more than processors, and four at most: more of them only fight
+    the event loop for the interpreter's lock (a third of the speed of a transfer, measured).
+    """
+    threads = threads or min((os.cpu_count() or 1) + 1, THREADS_MAX)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="bytestag")
 
     async def offload(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
