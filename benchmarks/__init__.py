@@ -1,0 +1,1 @@
+"""Benchmarks: one module a question, each ``python -m benchmarks.NAME [--json] [--quick]``."""
