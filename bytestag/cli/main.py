@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 import bytestag
-from bytestag.cli.output import Output
+from bytestag.cli.output import Chosen, Output
 from bytestag.errors import BytestagError, NoSpace, UsageError
 
 COMMANDS = {
@@ -48,6 +48,7 @@ class Program(click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run, print what went wrong, and exit with its code."""
         arguments = list(sys.argv[1:] if args is None else args)
+        chosen = extra["obj"] = Chosen()
         extra["standalone_mode"] = False
         try:
             status = super().main(arguments, *rest, **extra)
@@ -57,7 +58,7 @@ class Program(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except BaseException as error:
-            status = _report(error, arguments)
+            status = _report(error, arguments, chosen.output)
         sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -85,8 +86,11 @@ def run() -> NoReturn:
 # --- Errors --------------------------------------------------------------------------------------
 
 
-def _report(error: BaseException, arguments: list[str]) -> int:
-    """Print an error as the options ask for; return the exit code."""
+def _report(error: BaseException, arguments: list[str], output: Output | None) -> int:
+    """Print an error as the options ask for; return the exit code.
+
+    Without an ``output`` the options were not understood: then they are guessed.
+    """
     known = _as_ours(error)
     if known is None:
         if isinstance(error, SystemExit):
@@ -98,8 +102,10 @@ def _report(error: BaseException, arguments: list[str]) -> int:
             hint="run it again with -vv, and report what it prints",
         )
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    output = Output(is_json="--json" in options, color=_color(options))
-    if _is_very_verbose(options):
+    if output is None:
+        verbose = 2 if _is_very_verbose(options) else 0
+        output = Output(is_json="--json" in options, color=_color(options), verbose=verbose)
+    if output.verbose >= 2:
         traceback.print_exception(error)
     output.error(known)
     return known.exit_status

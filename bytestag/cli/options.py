@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bytestag.cli.output import Output
+from bytestag.cli.output import Chosen, Output
 from bytestag.cli.values import Address, Duration, Size
 from bytestag.errors import UsageError
 
@@ -41,6 +41,9 @@ def command(
             *, json: bool, quiet: int, verbose: int, color: str, config: object, **values: Any
         ) -> int:
             output = Output(is_json=json, quiet=quiet, verbose=verbose, color=color)
+            chosen = click.get_current_context().find_object(Chosen)
+            if chosen is not None:
+                chosen.output = output
             configure_logging(
                 values.pop("log_level", None) or log_level,
                 values.pop("log_filename", None),

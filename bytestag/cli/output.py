@@ -125,6 +125,12 @@ class Output:
         return f"\x1b[{code}m{text}\x1b[0m" if code and self._has_color else text
 
 
+class Chosen:
+    """The output of the command that runs, once its options are understood."""
+
+    output: Output | None = None
+
+
 def error_object(error: BytestagError) -> dict[str, Any]:
     """Return an error as ``--json`` prints it."""
     return {

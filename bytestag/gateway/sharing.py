@@ -159,8 +159,9 @@ class ShareJob:
             await self._join()
 
         def on_progress(outcome: PublishOutcome) -> None:
+            is_step = outcome.copies_min > self._best.copies_min
             self._note_copies(outcome)
-            if self._may_emit():
+            if is_step or self._may_emit():
                 self._emit_outcome("publishing", outcome)
 
         outcome = await client.publish(

@@ -92,6 +92,6 @@ def field(body: Event, name: str, kind: type[T], default: T) -> T:
 
 def absolute_path(body: dict[str, Any], name: str) -> Path:
     path = Path(field(body, name, str, ""))
-    if not path.isabsolute_path() or "\0" in str(path):
+    if not path.is_absolute() or "\0" in str(path):
         raise UsageError(f"{name} is no absolute path")
     return path

@@ -1,0 +1,252 @@
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import bytestag
+from bytestag.cli.main import COMMANDS, _as_ours, _is_very_verbose, load, program
+from bytestag.errors import NoSpace, NotFound, UsageError
+
+HEAVY = {
+    "aiohttp",
+    "asyncio",
+    "blake3",
+    "cryptography",
+    "msgspec",
+    "platformdirs",
+    "rich",
+    "sqlalchemy",
+}
+REPORT = """
+import sys
+from bytestag.cli.main import program
+try:
+    program.main(sys.argv[1:], prog_name="bytestag")
+except SystemExit as end:
+    assert end.code == 0, end.code
+print(*sys.modules, sep="\\n", file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def invoke(monkeypatch, tmp_path):
+    monkeypatch.setenv("BYTESTAG_HOME", str(tmp_path / "home"))
+
+    def run(*arguments):
+        return CliRunner().invoke(program, list(arguments))
+
+    return run
+
+
+def modules_of(*arguments):
+    """Return what a fresh interpreter has imported after a command."""
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return set(done.stderr.split("\n")), done.stdout
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy_and_no_command(option):
+    modules, printed = modules_of(option)
+    assert "bytestag.cli.main" in modules
+    assert modules & HEAVY == set()
+    assert not any(f"bytestag.cli.{name}" in modules for name in COMMANDS)
+    assert printed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_imports_nothing_heavy(name):
+    modules, printed = modules_of(name, "--help")
+    assert modules & (HEAVY - {"blake3", "msgspec", "platformdirs"}) == set()
+    assert "--json" in printed
+
+
+def test_the_version_is_that_of_the_package(invoke):
+    assert invoke("--version").output == f"bytestag, version {bytestag.__version__}\n"
+
+
+def test_python_m_bytestag_is_the_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "bytestag", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == f"bytestag, version {bytestag.__version__}\n"
+
+
+def test_every_command_is_named_as_it_is_called_and_prints_json():
+    for name in COMMANDS:
+        command = load(name)
+        assert command.name == name
+        assert "json" in {param.name for param in command.params}
+
+
+@pytest.mark.parametrize("name", ["node", "share", "fetch", "find"])
+def test_a_command_that_may_start_a_node_takes_host_port_and_known_nodes(name):
+    params = {param.name: param for param in load(name).params}
+    assert {"host", "port", "known_node"} <= params.keys()
+    assert params["known_node"].multiple
+
+
+def test_flag_environment_variable_and_key_are_one_name():
+    for name in COMMANDS:
+        for param in load(name).params:
+            if isinstance(param, click.Option) and param.name not in ("node_id", "help"):
+                flag = next(opt for opt in param.opts if opt.startswith("--"))
+                assert param.name == flag.removeprefix("--").replace("-", "_")
+                assert param.envvar == f"BYTESTAG_{param.name.upper()}"
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+def test_an_unknown_command_is_a_usage_error_with_a_hint(invoke):
+    done = invoke("shar")
+    assert done.exit_code == 2
+    assert "hint" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "link", ["bytestag://zz", "nonsense", "http://example.org/x", "md5://" + 32 * "0"]
+)
+def test_a_malformed_link_is_a_usage_error(invoke, link):
+    done = invoke("fetch", link)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "error" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_one_json_object_with_json(invoke):
+    done = invoke("fetch", "bytestag://zz", "--json")
+    error = json.loads(done.stdout)
+    assert error.keys() == {"type", "code", "message", "hint", "exit"}
+    assert (error["type"], error["code"], error["exit"]) == ("error", "usage", 2)
+    assert done.stderr == ""
+    assert done.exit_code == 2
+
+
+def test_a_wrong_option_is_a_json_error_with_json(invoke):
+    done = invoke("status", "--json", "--wrong")
+    assert json.loads(done.stdout)["code"] == "usage"
+    assert done.exit_code == 2
+
+
+def test_a_node_id_is_refused_with_a_hint(invoke):
+    done = invoke("node", "--node-id", "00" * 20)
+    assert done.exit_code == 2
+    assert "--identity" in done.stderr
+
+
+def test_status_without_a_node_is_unreachable_with_a_hint(invoke):
+    done = invoke("status")
+    assert done.exit_code == 4
+    assert "bytestag node" in done.stderr
+
+
+def test_sharing_what_is_not_there_is_a_usage_error(invoke, tmp_path):
+    done = invoke("share", str(tmp_path / "nothing"))
+    assert done.exit_code == 2
+    assert "nothing" in done.stderr
+
+
+def test_an_internal_error_has_no_traceback_unless_asked_for(invoke, monkeypatch):
+    def fail(*_arguments):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("bytestag.uri.Link.parse", fail)
+    quiet, loud = invoke("find", "x"), invoke("find", "x", "-vv")
+    assert quiet.exit_code == loud.exit_code == 1
+    assert "a bug" in quiet.stderr
+    assert "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr
+
+
+def test_an_interrupt_exits_with_130(invoke, monkeypatch):
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bytestag.uri.Link.parse", interrupt)
+    assert invoke("find", "x").exit_code == 130
+
+
+def test_the_first_error_of_ours_in_a_group_is_the_error():
+    ours = NotFound("gone")
+    group = BaseExceptionGroup("outer", [ExceptionGroup("inner", [ours])])
+    assert _as_ours(group) is ours
+
+
+def test_a_full_disk_is_no_space():
+    assert isinstance(_as_ours(OSError(28, "No space left on device")), NoSpace)
+    assert _as_ours(OSError(5, "I/O error")) is None
+    assert isinstance(_as_ours(click.UsageError("no")), UsageError)
+
+
+def test_very_verbose_is_two_of_them_however_written():
+    assert _is_very_verbose(["-vv"])
+    assert _is_very_verbose(["-v", "x", "-v"])
+    assert _is_very_verbose(["--verbose", "-v"])
+    assert not _is_very_verbose(["-v"])
+
+
+# --- Configuration -------------------------------------------------------------------------------
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(invoke, monkeypatch, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text('state_dir = "file"\n')
+    seen = []
+
+    def find(state_directory):
+        seen.append(str(state_directory))
+
+    monkeypatch.setattr("bytestag.cli.door.Door.find", find)
+    invoke("status", "--config", str(config))
+    monkeypatch.setenv("BYTESTAG_STATE_DIR", "environment")
+    invoke("status", "--config", str(config))
+    invoke("status", "--config", str(config), "--state-dir", "flag")
+    assert seen == ["file", "environment", "flag"]
+
+
+def test_the_users_configuration_file_is_read(invoke, tmp_path):
+    directory = tmp_path / "home" / "config"
+    directory.mkdir(parents=True)
+    (directory / "config.toml").write_text("json = true\n")
+    assert json.loads(invoke("status").stdout)["code"] == "unreachable"
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_name(invoke, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text("cache_sise = '1GiB'\n")
+    done = invoke("status", "--config", str(config))
+    assert done.exit_code == 2
+    assert "cache_size" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["= nonsense", "[json]\nx = 1\n"])
+def test_a_file_that_is_no_flat_table_is_refused(invoke, tmp_path, text):
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    assert invoke("status", "--config", str(config)).exit_code == 2
+
+
+def test_a_configuration_file_that_is_asked_for_must_be_there(invoke, tmp_path):
+    done = invoke("status", "--config", str(tmp_path / "none.toml"))
+    assert done.exit_code == 2
+    assert "cannot read" in done.stderr
+
+
+def test_keys_of_all_commands_may_stand_in_one_file(invoke, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text('cache_size = "1GiB"\nknown_node = ["127.0.0.1:4000"]\nkeep = "7d"\n')
+    assert invoke("status", "--config", str(config)).exit_code == 4
