@@ -48,7 +48,7 @@ class Door:
             return place.connect(self._place.socket_path, timeout)
         return socket.create_connection(("127.0.0.1", self._address[0]), timeout)
 
-    def ask(self, method: str, path: str, **query: str) -> Answer:
+    def ask(self, method: str, path: str, /, **query: str) -> Answer:
         """Ask for one object. Raises the error that the node answers with."""
         with self._answered(method, path, None, ANSWER_SECONDS, query) as response:
             found: Answer = _read(response.read())

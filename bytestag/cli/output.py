@@ -62,13 +62,15 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Tell a person something that may need an action."""
-        if self.quiet < 2:
+        if not self.quiet:
             self._pause()
             _write(sys.stderr, f"{self._styled('warning', 'warning')}: {printable(text)}")
 
     def error(self, error: BytestagError) -> None:
         """Say what went wrong and what to do about it."""
         self._pause()
+        if self.quiet > 1:
+            return
         if self.is_json:
             _write(sys.stdout, json.dumps(error_object(error), separators=(",", ":")))
             return

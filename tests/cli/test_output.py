@@ -30,7 +30,8 @@ def test_quiet_keeps_the_answer_and_twice_keeps_nothing(capsys):
     quiet.note("a note")
     quiet.answer("link")
     silent.answer("link")
-    silent.warn("a warning")
+    quiet.warn("a warning")
+    silent.error(NotFound("gone"))
     assert capsys.readouterr() == ("link\n", "")
 
 

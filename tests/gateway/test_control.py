@@ -1,0 +1,269 @@
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import socket
+import stat
+
+import pytest
+
+from bytestag.cli.door import Door
+from bytestag.errors import BytestagError, NotPermitted, StateInUse, StorageError
+from bytestag.gateway import control, place
+from bytestag.gateway.control import check_directory
+from bytestag.gateway.place import door_place
+
+
+@contextlib.contextmanager
+def failing(code):
+    """Expect the error with a code."""
+    with pytest.raises(BytestagError) as caught:
+        yield
+    assert caught.value.code == code
+
+
+# --- Who may enter -------------------------------------------------------------------------------
+
+
+def test_the_socket_and_its_directory_are_for_the_owner(opened):
+    async def check(node):
+        path = node.control._place.socket_path
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert (await node.ask("GET", "/v1/status"))[
+            "node_id"
+        ] == node.client.identity.node_id.base16
+
+    opened(check)
+
+
+def test_another_user_is_refused(opened, monkeypatch):
+    async def check(node):
+        assert (await node.ask("GET", "/v1/status"))["contacts"] == 0
+        monkeypatch.setattr(control, "peer_uid", lambda _request: os.getuid() + 1)
+        for method, path in (("GET", "/v1/status"), ("POST", "/v1/fetch"), ("GET", "/nowhere")):
+            with failing("not_permitted"):
+                await node.ask(method, path)
+
+    opened(check)
+
+
+def test_the_system_says_who_is_at_the_other_end(opened, monkeypatch):
+    seen = []
+    asked = control.peer_uid
+
+    def peer_uid(request):
+        seen.append(asked(request))
+        return seen[-1]
+
+    monkeypatch.setattr(control, "peer_uid", peer_uid)
+
+    async def check(node):
+        await node.ask("GET", "/v1/status")
+
+    opened(check)
+    assert seen == [os.getuid()]
+
+
+def test_a_directory_that_others_may_enter_is_refused(tmp_path):
+    tmp_path.chmod(0o755)
+    with pytest.raises(NotPermitted) as caught:
+        check_directory(tmp_path)
+    assert caught.value.hint == f"chmod 700 {tmp_path}"
+
+
+def test_without_unix_sockets_a_token_opens_a_loopback_port(opened, tmp_path):
+    token_path = tmp_path / "node" / "run" / "control.json"
+
+    def ask(port, **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/v1/status", headers=headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    async def check(node):
+        assert (await node.ask("GET", "/v1/status"))["network"] == "local"
+        assert stat.S_IMODE(token_path.stat().st_mode) == 0o600
+        found = json.loads(token_path.read_text())
+        port, right = found["port"], {"Authorization": f"Bearer {found['token']}"}
+        offload = node.runtime.offload
+        assert await offload(ask, port, **right) == 200
+        assert await offload(ask, port) == 403
+        assert await offload(ask, port, Authorization="Bearer x") == 403
+        assert await offload(ask, port, **right, Host="evil.example") == 403
+
+    opened(check, is_unix=False)
+    assert not token_path.exists()
+
+
+# --- Where it is ---------------------------------------------------------------------------------
+
+
+def test_a_path_too_long_for_a_socket_is_no_obstacle(opened, tmp_path):
+    directory = tmp_path / ("long" * 30) / "state"
+
+    async def check(node):
+        assert len(str(node.control._place.socket_path)) > 107
+        assert (await node.ask("GET", "/v1/shares")) == {"shares": []}
+
+    opened(check, directory=directory)
+
+
+def test_a_path_too_long_is_a_clear_error_where_there_is_no_way_around(tmp_path, monkeypatch):
+    monkeypatch.setattr(place.os.path, "isdir", lambda _path: False)
+    with pytest.raises(StorageError, match="too long"), place.short_path(tmp_path / ("x" * 120)):
+        pass
+
+
+def test_a_second_door_at_the_same_place_is_refused(opened):
+    async def check(node):
+        second = control.ControlDoor(
+            node.client, node.shares, node.control._order, node.control._place
+        )
+        with pytest.raises(StateInUse):
+            await second.__aenter__()
+        assert (await node.ask("GET", "/v1/shares")) == {"shares": []}
+
+    opened(check)
+
+
+def test_a_stale_socket_is_replaced_and_another_file_is_not(opened, tmp_path):
+    directory = tmp_path / "node" / "run"
+    directory.mkdir(parents=True, mode=0o700)
+    (tmp_path / "node").chmod(0o700)
+    path = directory / "control.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
+        stale.bind(str(path))
+
+    async def check(node):
+        assert await node.ask("GET", "/v1/shares") == {"shares": []}
+
+    opened(check)
+    path.write_text("precious")
+    with pytest.raises(StorageError, match="no socket"):
+        control._remove_stale(path)
+    assert path.read_text() == "precious"
+
+
+def test_the_door_of_a_given_state_directory_lies_in_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("BYTESTAG_HOME", str(tmp_path / "home"))
+    assert door_place(None).directory == tmp_path / "home" / "runtime"
+    assert door_place(tmp_path / "s").directory == tmp_path / "s" / "run"
+    assert Door.find(tmp_path / "s") is None
+
+
+# --- What can be asked ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/shares", {}),
+        ("/v1/shares", {"path": "relative"}),
+        ("/v1/shares", {"path": "/x\0y"}),
+        ("/v1/shares", {"path": "/x", "copies": "8"}),
+        ("/v1/shares", {"path": "/x", "copies": 0}),
+        ("/v1/shares", {"path": "/x", "copies": True}),
+        ("/v1/shares", {"path": "/x", "keep_seconds": -1}),
+        ("/v1/shares", {"path": "/x", "known_nodes": ["nowhere"]}),
+        ("/v1/shares", {"path": "/does/not/exist"}),
+        ("/v1/fetch", {"dest": "/x"}),
+        ("/v1/fetch", {"link": "nonsense", "dest": "/x"}),
+        ("/v1/fetch", {"link": f"sha1://{'ab' * 20}"}),
+        ("/v1/fetch", []),
+    ],
+)
+def test_a_malformed_body_is_a_usage_error(opened, path, body):
+    async def check(node):
+        with failing("usage"):
+            await node.stream(path, body)
+
+    opened(check)
+
+
+def test_a_body_is_bounded(opened):
+    async def check(node):
+        with failing("usage"):
+            await node.stream("/v1/shares", {"path": "/" + "x" * control.BODY_BYTES_MAX})
+
+    opened(check)
+
+
+def test_an_unknown_path_is_a_usage_error(opened):
+    async def check(node):
+        with failing("usage"):
+            await node.ask("GET", "/v2/status")
+        with failing("usage"):
+            await node.ask("GET", "/v1/find", link="nonsense")
+
+    opened(check)
+
+
+def test_what_nobody_holds_is_said_by_its_code(opened, tmp_path):
+    async def check(node):
+        body = {"link": f"sha1://{'ab' * 20}", "dest": str(tmp_path / "x"), "timeout": 5}
+        with failing("unreachable"):
+            await node.stream("/v1/fetch", body)
+        with failing("unreachable"):
+            await node.ask("GET", "/v1/find", link=body["link"])
+
+    opened(check)
+
+
+def test_a_share_is_registered_and_stays_when_its_asker_leaves(opened, source):
+    async def check(node):
+        events = await node.stream("/v1/shares", {"path": str(source)}, stop_at="link")
+        assert events[-1]["files"] == 2
+        listed = (await node.ask("GET", "/v1/shares"))["shares"]
+        assert listed == [{"path": str(source), "link": events[-1]["link"], "is_registered": True}]
+
+    opened(check)
+
+    async def check_again(node):
+        assert [share["path"] for share in (await node.ask("GET", "/v1/shares"))["shares"]] == [
+            str(source)
+        ]
+        answer = await node.ask("DELETE", "/v1/shares", path=str(source))
+        assert answer == {"path": str(source), "was_shared": True}
+        assert await node.ask("GET", "/v1/shares") == {"shares": []}
+        answer = await node.ask("DELETE", "/v1/shares", path=str(source))
+        assert not answer["was_shared"]
+
+    opened(check_again)
+
+
+def test_links_have_no_hints_if_none_are_wished(opened, source):
+    async def check(node):
+        body = {"path": str(source), "has_hints": False}
+        events = await node.stream("/v1/shares", body, stop_at="link")
+        assert "x.pe=" not in events[-1]["link"]
+        assert "&n=" not in events[-1]["link"]
+
+    opened(check)
+
+
+def test_a_fetch_is_written_by_the_node_and_ended_with_its_asker(opened, source, tmp_path):
+    async def check(node):
+        link = (await node.stream("/v1/shares", {"path": str(source)}, stop_at="link"))[-1]["link"]
+        body = {"link": link, "dest": str(tmp_path / "out")}
+        events = await node.stream("/v1/fetch", body)
+        assert events[-1]["path"] == str(tmp_path / "out")
+        assert (tmp_path / "out" / "big").read_bytes() == (source / "big").read_bytes()
+
+        ended = asyncio.Event()
+
+        async def fetch(*_arguments, report, **_options):
+            try:
+                report(control.jobs.FetchProgress("found"))
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        node.client.fetch = fetch
+        await node.stream("/v1/fetch", body, stop_at="progress")
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+    opened(check)
