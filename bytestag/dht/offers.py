@@ -15,7 +15,7 @@ from bytestag.config import HOUR, Config
 from bytestag.crypto import deposits as d
 from bytestag.dht import lifetimes
 from bytestag.dht.routing import address_group
-from bytestag.errors import BytestagError, PacketError
+from bytestag.errors import BytestagError, PacketError, StorageError
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot, SlotFull
 from bytestag.events.tasks import Parent, Task
@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 BUSY_RETRIES_MAX = 8
 BUSY_SECONDS = 0.2
 FINALS_DELAY = 0.02
+COMMIT_ROWS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class OfferHandler:
         self._is_donor = is_donor
         self._time_to_live = time_to_live
         self._on_seen = on_seen
+        self._commits = _Commits(table, runtime)
         self._offer_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
         self.incoming_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
         """Values being fetched because a stranger offered them."""
@@ -193,10 +195,10 @@ class OfferHandler:
             address_group(link.address[0]),
             self._time_to_live,
         )
+        fit = [row.record for row in rows if row.verdict is Verdict.ACCEPTED]
+        judged = iter(self._table.judge_many(fit, now))
         return [
-            OfferedRow(row.record, self._table.judge(row.record, now))
-            if row.verdict is Verdict.ACCEPTED
-            else row
+            OfferedRow(row.record, next(judged)) if row.verdict is Verdict.ACCEPTED else row
             for row in rows
         ]
 
@@ -234,9 +236,7 @@ class OfferHandler:
         verdict = Verdict.NOT_SENT
         try:
             value = await self._get(link, row.record)
-            verdict = await self._runtime.offload(
-                self._table.store, row.record, value, self._runtime.wall()
-            )
+            verdict = await self._commits.store(row.record, value)
         except BytestagError as error:
             _logger.debug("! offered value: %s", error)
             if not isinstance(error, Busy) and error.code in ("storage", "no_space"):
@@ -257,6 +257,49 @@ class OfferHandler:
             except Busy:
                 await asyncio.sleep(BUSY_SECONDS * (attempt + 1))
         raise Busy("the publisher stayed busy")
+
+
+class _Commits:
+    """Stores values that arrive while others are being committed together with each other."""
+
+    def __init__(self, table: KVPTable, runtime: Runtime) -> None:
+        self._table = table
+        self._runtime = runtime
+        self._waiting: list[tuple[KVPRecord, bytes, asyncio.Future[Verdict]]] = []
+        self._is_committing = False
+
+    async def store(self, record: KVPRecord, value: bytes) -> Verdict:
+        """Return the verdict after the commit; raises what the table raises."""
+        done: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, value, done))
+        if not self._is_committing:
+            self._is_committing = True
+            try:
+                while self._waiting:
+                    await self._commit()
+            finally:
+                self._is_committing = False
+        return await done
+
+    async def _commit(self) -> None:
+        batch, self._waiting = self._waiting[:COMMIT_ROWS_MAX], self._waiting[COMMIT_ROWS_MAX:]
+        rows = [(record, value) for record, value, _ in batch]
+        try:
+            verdicts = await self._runtime.offload(
+                self._table.store_many, rows, self._runtime.wall()
+            )
+        except BaseException as error:
+            failure = error if isinstance(error, BytestagError) else StorageError(repr(error))
+            for _, _, done in batch:
+                if not done.done():
+                    done.set_exception(failure)
+                    done.exception()  # whoever waited may be gone
+            if not isinstance(error, BytestagError):
+                raise
+            return
+        for (_, _, done), verdict in zip(batch, verdicts, strict=True):
+            if not done.done():
+                done.set_result(verdict)
 
 
 class _Finals:

@@ -258,16 +258,15 @@ class Publisher:
                     leaves,
                 ).packed
             ]
-        entries = [self._entry(row.record, bool(packed)) for row in rows]
+        small = [r.record for r in rows if r.record.size <= INLINE_VALUE_BYTES_MAX]
+        # One that is gone since has no value; the holder will be told so when it asks.
+        values = dict(zip((r.blake3 for r in small), self._table.read_rows(small), strict=True))
+        entries = [
+            self._entry(row.record, bool(packed), values.get(row.record.blake3)) for row in rows
+        ]
         return m.Offer(self._runtime.token_bytes(20), packed, entries)
 
-    def _entry(self, record: KVPRecord, has_deposit: bool) -> m.Entry:
-        value = None
-        if record.size <= INLINE_VALUE_BYTES_MAX:
-            try:
-                value = self._table.read(record.kvpid, record.blake3)
-            except KeyError:
-                value = None  # gone since; the holder will be told so when it asks
+    def _entry(self, record: KVPRecord, has_deposit: bool, value: bytes | None) -> m.Entry:
         return m.Entry(
             record.key if record.key != record.index else None,
             record.index,

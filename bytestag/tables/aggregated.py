@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict
+
+_LAST_WORDS = (Verdict.HELD, Verdict.EXPIRED, Verdict.TOO_LARGE)
+"""Verdicts of the primary that stand, whoever else has the row."""
 
 
 class AggregatedKVPTable(KVPTable):
@@ -44,6 +47,14 @@ class AggregatedKVPTable(KVPTable):
                 found.setdefault((record.kvpid, record.blake3), record)
         return list(found.values())
 
+    def records_by_keys(self, keys: Iterable[KeyBytes]) -> dict[KeyBytes, list[KVPRecord]]:
+        merged: dict[KeyBytes, dict[tuple[KVPID, bytes], KVPRecord]] = {key: {} for key in keys}
+        for table in self.tables:
+            for key, records in table.records_by_keys(merged.keys()).items():
+                for record in records:
+                    merged[key].setdefault((record.kvpid, record.blake3), record)
+        return {key: list(found.values()) for key, found in merged.items()}
+
     def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:
         for table in self.tables:
             try:
@@ -60,6 +71,15 @@ class AggregatedKVPTable(KVPTable):
                 continue
         raise KeyError(record.kvpid)
 
+    def read_rows(self, records: Sequence[KVPRecord]) -> list[bytes | None]:
+        values: list[bytes | None] = [None] * len(records)
+        for table in self.tables if self.primary_table.used_bytes else self.tables[1:]:
+            missing = [number for number, value in enumerate(values) if value is None]
+            found = table.read_rows([records[number] for number in missing])
+            for number, value in zip(missing, found, strict=True):
+                values[number] = value
+        return values
+
     def keys(self) -> Iterator[KVPID]:
         merged = heapq.merge(*(table.keys() for table in self.tables))
         return (kvpid for kvpid, _same in itertools.groupby(merged))
@@ -69,19 +89,29 @@ class AggregatedKVPTable(KVPTable):
         return sum(len(table) for table in self.tables)
 
     def judge(self, record: KVPRecord, now: float) -> Verdict:
-        verdict = self.primary_table.judge(record, now)
-        return Verdict.HELD if self._is_held_elsewhere(record, verdict) else verdict
+        return self.judge_many([record], now)[0]
+
+    def judge_many(self, records: Sequence[KVPRecord], now: float) -> list[Verdict]:
+        judged = self.primary_table.judge_many(records, now)
+        elsewhere = self._held_elsewhere(records)
+        return [
+            Verdict.HELD if is_held and verdict not in _LAST_WORDS else verdict
+            for verdict, is_held in zip(judged, elsewhere, strict=True)
+        ]
 
     def store_many(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> list[Verdict]:
         """Store into the primary what no other table has; renew there what it has itself."""
-        verdicts: list[Verdict | None] = []
-        for record, value in rows:
-            judged = self.primary_table.judge(record, now)
-            is_held = self._is_held_elsewhere(record, judged) and len(value) == record.size
-            verdicts.append(Verdict.HELD if is_held else None)
-        wanted = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is None]
+        elsewhere = self._held_elsewhere([record for record, _ in rows])
+        skipped = {
+            number
+            for number, ((record, value), is_held) in enumerate(zip(rows, elsewhere, strict=True))
+            if is_held
+            and len(value) == record.size
+            and self.primary_table.judge(record, now) not in _LAST_WORDS
+        }
+        wanted = [row for number, row in enumerate(rows) if number not in skipped]
         stored = iter(self.primary_table.store_many(wanted, now) if wanted else ())
-        return [next(stored) if verdict is None else verdict for verdict in verdicts]
+        return [Verdict.HELD if i in skipped else next(stored) for i in range(len(rows))]
 
     def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
         return self.primary_table.remove(kvpid, selector)
@@ -89,12 +119,15 @@ class AggregatedKVPTable(KVPTable):
     def expire(self, now: float, limit: int = 1000) -> int:
         return self.primary_table.expire(now, limit)
 
-    def _is_held_elsewhere(self, record: KVPRecord, verdict: Verdict) -> bool:
-        """Whether another table has what the primary, says its verdict, has not."""
-        if verdict in (Verdict.HELD, Verdict.EXPIRED, Verdict.TOO_LARGE):
-            return False
-        return any(
-            row.index == record.index and row.blake3.startswith(record.blake3)
-            for table in self.tables[1:]
-            for row in table.records_by_key(record.key)
-        )
+    def _held_elsewhere(self, records: Sequence[KVPRecord]) -> list[bool]:
+        """Say for each row whether a table that is not the primary has it."""
+        keys = {record.key for record in records}
+        tables = [table.records_by_keys(keys) for table in self.tables[1:]]
+        return [
+            any(
+                row.index == record.index and row.blake3.startswith(record.blake3)
+                for found in tables
+                for row in found[record.key]
+            )
+            for record in records
+        ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -169,6 +169,20 @@ class KVPTable(ABC):
         """Return verified bytes of a row that :meth:`records_by_key` gave; KeyError if it went."""
         return self.read(record.kvpid, record.blake3)
 
+    def records_by_keys(self, keys: Iterable[KeyBytes]) -> dict[KeyBytes, list[KVPRecord]]:
+        """Return the rows of several keys; a key without any has an empty list."""
+        return {key: self.records_by_key(key) for key in keys}
+
+    def read_rows(self, records: Sequence[KVPRecord]) -> list[bytes | None]:
+        """Return what :meth:`read_row` gives for each row, None where it would raise."""
+        values: list[bytes | None] = []
+        for record in records:
+            try:
+                values.append(self.read_row(record))
+            except KeyError:
+                values.append(None)
+        return values
+
     @abstractmethod
     def keys(self) -> Iterator[KVPID]:
         """Yield every KVPID once, in key order, without holding them all in memory."""
@@ -202,6 +216,10 @@ class KVPTable(ABC):
     @abstractmethod
     def judge(self, record: KVPRecord, now: float) -> Verdict:
         """Say what :meth:`store` would answer to this row now, without its bytes."""
+
+    def judge_many(self, records: Sequence[KVPRecord], now: float) -> list[Verdict]:
+        """Judge each row as if it came alone."""
+        return [self.judge(record, now) for record in records]
 
     @abstractmethod
     def store_many(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> list[Verdict]:

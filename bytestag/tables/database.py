@@ -7,7 +7,7 @@ Its bytes are verified before they are stored and again after they are read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from bytestag.config import GIB, MIB
 from bytestag.errors import NoSpace
 from bytestag.keys import KeyBytes
 from bytestag.tables import admission, database_reads
-from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict, bytes_match, still_match
+from bytestag.tables.base import (
+    KVPID,
+    KVPRecord,
+    KVPTable,
+    Standing,
+    Verdict,
+    bytes_match,
+    still_match,
+)
 from bytestag.tables.database_engine import BATCH_BYTES_MAX, BATCH_VALUES_MAX, Database
 from bytestag.tables.database_reads import COLUMNS, to_record
 from bytestag.tables.database_rows import Change, RowWriter
@@ -106,23 +114,28 @@ class DatabaseKVPTable(KVPTable):
             after = sa.or_(_c.key > key, sa.and_(_c.key == key, _c.sha1 > sha1))
             page = self._key_page(query.where(_c.key >= key, after))
 
-    def judge(self, record: KVPRecord, now: float) -> Verdict:
+    def records_by_keys(self, keys: Iterable[KeyBytes]) -> dict[KeyBytes, list[KVPRecord]]:
         with self.database.read() as connection:
-            rows = database_reads.rows_of_key(connection, record.key)
-            held = admission.find(rows, record)
-            ledger = database_reads.ledger_of(connection, [record, *([held] if held else [])])
-            return admission.judge(
-                record,
-                now,
-                rows,
-                ledger,
-                self.max_size,
-                lambda standing, cost: (
-                    cost
-                    <= database_reads.lower_cost(ledger, standing)
-                    + database_reads.expired_cost(connection, standing, now)
-                ),
-            )
+            return database_reads.rows_of_keys(connection, keys)
+
+    def judge(self, record: KVPRecord, now: float) -> Verdict:
+        return self.judge_many([record], now)[0]
+
+    def judge_many(self, records: Sequence[KVPRecord], now: float) -> list[Verdict]:
+        with self.database.read() as connection:
+            rows = database_reads.rows_of_keys(connection, {record.key for record in records})
+            held = (admission.find(rows[record.key], record) for record in records)
+            asking = [*records, *(row for row in held if row is not None)]
+            ledger = database_reads.ledger_of(connection, asking)
+
+            def can_evict(standing: Standing, cost: int) -> bool:
+                lower = database_reads.lower_cost(ledger, standing)
+                return cost <= lower + database_reads.expired_cost(connection, standing, now)
+
+            return [
+                admission.judge(record, now, rows[record.key], ledger, self.max_size, can_evict)
+                for record in records
+            ]
 
     # --- Writing ---------------------------------------------------------------------------------
 

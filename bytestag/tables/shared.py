@@ -13,7 +13,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -209,6 +209,15 @@ class SharedFilesKVPTable(KVPTable):
             rows = [*rows, *connection.execute(shared_queries.VALUES_OF_KEY, {"key": key}).all()]
         return list(dict.fromkeys(shared_queries.to_record(key, row) for row in rows))
 
+    def records_by_keys(self, keys: Iterable[KeyBytes]) -> dict[KeyBytes, list[KVPRecord]]:
+        found: dict[KeyBytes, dict[KVPRecord, None]] = {key: {} for key in keys}
+        names = {"keys": list(found)}
+        with self.database.read() as connection:
+            for query in (shared_queries.PARTS_OF_KEYS, shared_queries.VALUES_OF_KEYS):
+                for row in connection.execute(query, names):
+                    found[KeyBytes(row.key)][shared_queries.to_record(row.key, row)] = None
+        return {key: list(records) for key, records in found.items()}
+
     def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:
         for record in self.records_by_key(kvpid.key):
             if record.index == kvpid.index and record.blake3.startswith(selector):
@@ -225,6 +234,19 @@ class SharedFilesKVPTable(KVPTable):
         if value is None:
             raise KeyError(record.kvpid)
         return value
+
+    def read_rows(self, records: Sequence[KVPRecord]) -> list[bytes | None]:
+        hashes = {"hashes": list({record.blake3 for record in records})}
+        with self.database.read() as connection:
+            blobs = dict(connection.execute(shared_queries.BLOBS, hashes).tuples())
+        values: list[bytes | None] = []
+        for record in records:
+            value = blobs.get(record.blake3)
+            if value is None and record.key == record.index:
+                value = self._part(record)
+            is_right = value is not None and still_match(record, value)
+            values.append(value if is_right else None)
+        return values
 
     def keys(self) -> Iterator[KVPID]:
         return (kvpid for kvpid, _same in itertools.groupby(r.kvpid for r in self._records(None)))

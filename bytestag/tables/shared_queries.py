@@ -10,7 +10,13 @@ import sqlalchemy as sa
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID, NEVER_SECONDS, KVPRecord, Standing
 from bytestag.tables.database_engine import Database
-from bytestag.tables.schema import shared_files, shared_parts, shared_paths, shared_values
+from bytestag.tables.schema import (
+    shared_blobs,
+    shared_files,
+    shared_parts,
+    shared_paths,
+    shared_values,
+)
 
 PAGE_ROWS = 1000
 
@@ -72,6 +78,12 @@ def values_query(share: int | None) -> sa.Select[Any]:
 
 PARTS_OF_KEY = parts_query(None).where(_p.sha1 == sa.bindparam("key")).order_by("timestamp")
 VALUES_OF_KEY = values_query(None).where(_v.key == sa.bindparam("key")).order_by("timestamp")
+_keys: sa.BindParameter[bytes] = sa.bindparam("keys", expanding=True)
+PARTS_OF_KEYS = parts_query(None).where(_p.sha1.in_(_keys)).order_by("timestamp")
+VALUES_OF_KEYS = values_query(None).where(_v.key.in_(_keys)).order_by("timestamp")
+BLOBS = sa.select(shared_blobs.c.blake3, shared_blobs.c.value).where(
+    shared_blobs.c.blake3.in_(sa.bindparam("hashes", expanding=True))
+)
 PLACE_OF_PART = (
     sa.select(_f.id, _f.path, _p.number, shared_paths.c.path.label("root"))
     .select_from(shared_parts)
