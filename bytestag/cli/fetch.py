@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bytestag.cli.journal import Journal
-from bytestag.cli.options import HINTS, NETWORK, command, node_settings, option
+from bytestag.cli.options import HINTS, NETWORK, absolute_path, command, node_settings, option
 from bytestag.cli.output import Output
 from bytestag.cli.screens import FetchScreen
 
@@ -63,7 +62,7 @@ def destination(link: Link, dest: Path | None, journal: Journal) -> Path:
     Raises FormatError if the link's name is unsafe.
     """
     if dest is not None:
-        dest = Path(os.path.abspath(dest.expanduser()))
+        dest = absolute_path(dest)
         if not dest.is_dir() or journal.has(link.key, dest):
             return dest
     name = link.path[-1] if link.path else link.name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bytestag.cli.options import CACHE, NETWORK, PUBLISHING, command, option
+from bytestag.cli.options import CACHE, NETWORK, PUBLISHING, absolute_path, command, option
 from bytestag.cli.output import Output
 from bytestag.cli.values import count, print_size
 
@@ -39,7 +39,7 @@ def node(output: Output, **values: Any) -> int:
     from bytestag.cli.options import node_settings
     from bytestag.cli.running import run
 
-    share_paths = [path.expanduser().absolute() for path in values.pop("share_dir")]
+    share_paths = list(map(absolute_path, values.pop("share_dir")))
     has_initial_scan = values.pop("initial_scan")
     settings = node_settings(values)
 

@@ -7,6 +7,7 @@ comes the default. The configuration file is TOML, one flat table.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,11 @@ def node_settings(values: Mapping[str, Any]) -> NodeSettings:
         keep_seconds=values.get("keep") or 0,
         has_hints=values.get("hints", True),
     )
+
+
+def absolute_path(path: Path) -> Path:
+    """Return a path from the root, as a person means it: ``~`` and ``..`` are resolved."""
+    return Path(os.path.abspath(path.expanduser()))
 
 
 # --- Groups of options ---------------------------------------------------------------------------

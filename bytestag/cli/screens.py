@@ -29,6 +29,9 @@ class ShareScreen:
         if self._output.is_json:
             self._output.json(event)
         elif event["type"] == "link" and not is_first:
+            if event["link"] == self.links[event["path"]]:
+                return  # somebody else shared it, too
+            self.links[event["path"]] = event["link"]
             self._output.note(f"{event['path']} has changed; what it is now:  {event['link']}")
         elif event["type"] == "link":
             self._show_link(event)

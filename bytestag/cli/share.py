@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from bytestag.cli.options import COPIES_MAX, NETWORK, PUBLISHING, command, node_settings, option
+from bytestag.cli.options import (
+    COPIES_MAX,
+    NETWORK,
+    PUBLISHING,
+    absolute_path,
+    command,
+    node_settings,
+    option,
+)
 from bytestag.cli.output import Output
 from bytestag.cli.screens import ShareScreen
 from bytestag.errors import UsageError
@@ -32,7 +40,7 @@ def share(output: Output, paths: tuple[Path, ...], until_copies: int | None, **v
 
     settings = node_settings(values)
     settings = replace(settings, copies=max(settings.copies, until_copies or 0))
-    absolute = list(dict.fromkeys(path.expanduser().absolute() for path in paths))
+    absolute = list(dict.fromkeys(map(absolute_path, paths)))
     for path in absolute:
         if not path.exists():
             raise UsageError(f"there is no {str(path)!r} to share")

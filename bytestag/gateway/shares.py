@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bytestag.client import Client
-from bytestag.errors import BytestagError
+from bytestag.errors import BytestagError, LocalError, StorageError
 from bytestag.gateway.events import Emit, Event
 from bytestag.gateway.sharing import ShareJob, ShareOrder, link_of
 
@@ -38,17 +38,29 @@ async def forget_others(client: Client, paths: Collection[Path]) -> None:
             await client.remove_share(path)
 
 
+def _new_future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
 @dataclass(slots=True)
 class _Share:
     job: ShareJob
     listeners: list[Emit] = field(default_factory=list)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    hashed: asyncio.Future[None] = field(default_factory=_new_future)
+    task: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """Stop hashing and publishing."""
         self.job.stop()
-        for task in self.tasks:
-            task.cancel()
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+    def fail(self, error: BytestagError) -> None:
+        """Tell whoever waits for the hashes that there are none."""
+        _logger.info("a path is not shared: %s", error.code)
+        if not self.hashed.done():
+            self.hashed.set_exception(error)
+            self.hashed.exception()  # nobody may be waiting any more
 
 
 class Shares:
@@ -93,7 +105,9 @@ class Shares:
         state = self._client.stores.state
         assert state is not None, "a node that shares keeps its state"
         paths = [str(known) for known in self.registered() if known != path]
-        state.set_json(REGISTERED, [*paths, str(path)][-SHARES_MAX:] if is_shared else paths)
+        if is_shared and len(paths) >= SHARES_MAX:
+            raise LocalError(f"{SHARES_MAX:,} paths are shared already", hint="share a directory")
+        state.set_json(REGISTERED, [*paths, str(path)] if is_shared else paths)
 
     def list(self) -> list[Event]:
         """Return path and link of each share; the link is null until it is hashed."""
@@ -109,25 +123,42 @@ class Shares:
         return found
 
     async def add(self, order: ShareOrder, emit: Emit) -> ShareJob:
-        """Hash and register a path, and begin to publish it; return the job, which goes on.
+        """Register a path, and begin to hash and publish it; return the job once it is hashed.
 
-        ``emit`` is told of it until :meth:`leave`. Raises what :meth:`ShareJob.hash` does.
+        ``emit`` is told of it until :meth:`leave`. The job goes on if the caller does not wait.
+        Raises what :meth:`ShareJob.hash` does; then the path is not registered.
         """
         share = _Share(ShareJob(self._client, order, lambda event: _tell(share, event)), [emit])
+        offload = self._client.runtime.offload
+        was_shared = order.path in await offload(lambda: self.paths)
+        await offload(self._client.shared_files_table.add_path, order.path)
         before = self._shares.get(order.path)
         if before is not None:
-            share.listeners += before.listeners
-        await share.job.hash()
-        if before is not None:
             before.stop()
+            share.listeners += before.listeners
         self._shares[order.path] = share
-        await self._client.runtime.offload(self._register, order.path, is_shared=True)
-        self._client.watch()
-        share.tasks = [
-            self._group.create_task(self._guard(work))
-            for work in (share.job.publish(), share.job.follow())
-        ]
+        await offload(self._register, order.path, is_shared=True)
+        share.task = self._group.create_task(self._run(share, was_shared=was_shared))
+        await asyncio.shield(share.hashed)
         return share.job
+
+    async def _run(self, share: _Share, *, was_shared: bool) -> None:
+        path = share.job.path
+        try:
+            await share.job.hash()
+        except BytestagError as error:
+            if not was_shared and self._shares.get(path) is share:
+                await self.remove(path)
+            share.fail(error)
+            return
+        except asyncio.CancelledError:
+            share.fail(StorageError("sharing was stopped"))
+            raise
+        share.hashed.set_result(None)
+        self._client.watch()
+        async with asyncio.TaskGroup() as group:
+            for work in (share.job.publish(), share.job.follow()):
+                group.create_task(self._guard(work))
 
     def leave(self, path: Path, emit: Emit) -> None:
         """Tell ``emit`` no more; the share stays."""

@@ -51,6 +51,11 @@ class ShareJob:
         self._may_emit = Throttle(client.runtime.monotonic)
         self.link = ""
 
+    @property
+    def path(self) -> Path:
+        """What is shared."""
+        return self._order.path
+
     def stop(self) -> None:
         """Stop hashing soon."""
         self._stop.set()

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import stat
+import threading
 
 import pytest
 
@@ -13,6 +14,7 @@ from bytestag.errors import BytestagError, NotPermitted, StateInUse, StorageErro
 from bytestag.gateway import control, place
 from bytestag.gateway.control import check_directory
 from bytestag.gateway.place import door_place
+from bytestag.gateway.sharing import ShareOrder
 
 
 @contextlib.contextmanager
@@ -265,5 +267,59 @@ def test_a_fetch_is_written_by_the_node_and_ended_with_its_asker(opened, source,
         await node.stream("/v1/fetch", body, stop_at="progress")
         async with asyncio.timeout(10):
             await ended.wait()
+
+    opened(check)
+
+
+def test_a_path_is_registered_though_its_asker_leaves_while_it_is_hashed(
+    opened, source, monkeypatch
+):
+
+    async def check(node):
+        scan = node.client.shared_files_table.scan
+        waiting, go_on = threading.Event(), threading.Event()
+
+        def slow_scan(*arguments):
+            waiting.set()
+            assert go_on.wait(20)
+            return scan(*arguments)
+
+        monkeypatch.setattr(node.client.shared_files_table, "scan", slow_scan)
+        asking = asyncio.create_task(
+            node.shares.add(ShareOrder(source, copies=1, keep_seconds=0), print)
+        )
+        assert await node.runtime.offload(waiting.wait, 20)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert asking.cancelled()
+        assert node.shares.registered() == [source]
+        go_on.set()
+        async with asyncio.timeout(20):
+            await node.shares._shares[source].hashed
+        assert (await node.ask("GET", "/v1/shares"))["shares"][0]["link"]
+
+    opened(check)
+
+
+def test_what_cannot_be_shared_is_not_registered(opened, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+
+    async def check(node):
+        with failing("storage"):
+            await node.stream("/v1/shares", {"path": str(tmp_path / "fifo")})
+        assert await node.ask("GET", "/v1/shares") == {"shares": []}
+        assert node.shares.registered() == []
+
+    opened(check)
+
+
+def test_two_askers_of_one_path_both_hear_of_it(opened, source):
+    async def check(node):
+        first, second = [], []
+        order = ShareOrder(source, copies=1, keep_seconds=0)
+        await node.shares.add(order, first.append)
+        job = await node.shares.add(order, second.append)
+        links = [[e["link"] for e in heard if e["type"] == "link"] for heard in (first, second)]
+        assert links == [[job.link, job.link], [job.link]]
 
     opened(check)
