@@ -238,7 +238,9 @@ class SharedFilesKVPTable(KVPTable):
     def read_rows(self, records: Sequence[KVPRecord]) -> list[bytes | None]:
         hashes = {"hashes": list({record.blake3 for record in records})}
         with self.database.read() as connection:
-            blobs = dict(connection.execute(shared_queries.BLOBS, hashes).tuples())
+            blobs = {
+                hash_: value for hash_, value in connection.execute(shared_queries.BLOBS, hashes)
+            }
         values: list[bytes | None] = []
         for record in records:
             value = blobs.get(record.blake3)

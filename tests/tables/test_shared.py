@@ -441,3 +441,22 @@ def test_the_figures_count_files_directories_and_bytes(share: Share) -> None:
 def test_a_path_that_is_not_there_cannot_be_shared(share: Share) -> None:
     with pytest.raises(ValueError, match="there is no"):
         share.table.add_path(share.root / "nothing")
+
+
+def test_reading_rows_together_gives_what_reading_each_gives(tmp_path):
+    (tmp_path / "files").mkdir()
+    for number in range(3):
+        (tmp_path / "files" / str(number)).write_bytes(bytes([number]) * (300_000 * number + 1))
+    table = SharedFilesKVPTable(tmp_path / "index.db")
+    try:
+        table.add_path(tmp_path / "files")
+        table.scan()
+        records = list(table.share_records(tmp_path / "files"))
+        assert table.read_rows(records) == [table.read_row(record) for record in records]
+        assert table.records_by_keys([r.key for r in records]) == {
+            r.key: table.records_by_key(r.key) for r in records
+        }
+        (tmp_path / "files" / "0").write_bytes(b"changed")
+        assert table.read_rows(records).count(None) == 1
+    finally:
+        table.close()
