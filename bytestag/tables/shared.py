@@ -238,9 +238,8 @@ class SharedFilesKVPTable(KVPTable):
     def read_rows(self, records: Sequence[KVPRecord]) -> list[bytes | None]:
         hashes = {"hashes": list({record.blake3 for record in records})}
         with self.database.read() as connection:
-            blobs = {
-                hash_: value for hash_, value in connection.execute(shared_queries.BLOBS, hashes)
-            }
+            found = connection.execute(shared_queries.BLOBS, hashes).all()
+        blobs = {row.blake3: row.value for row in found}
         values: list[bytes | None] = []
         for record in records:
             value = blobs.get(record.blake3)
