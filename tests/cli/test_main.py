@@ -1,6 +1,8 @@
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -10,6 +12,7 @@ import bytestag
 from bytestag.cli.main import COMMANDS, _as_ours, _is_very_verbose, load, program
 from bytestag.errors import NoSpace, NotFound, UsageError
 
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.rst"
 HEAVY = {
     "aiohttp",
     "asyncio",
@@ -250,3 +253,42 @@ def test_keys_of_all_commands_may_stand_in_one_file(invoke, tmp_path):
     config = tmp_path / "config.toml"
     config.write_text('cache_size = "1GiB"\nknown_node = ["127.0.0.1:4000"]\nkeep = "7d"\n')
     assert invoke("status", "--config", str(config)).exit_code == 4
+
+
+# --- The page ------------------------------------------------------------------------------------
+
+
+def test_every_option_and_exit_code_stands_on_the_page():
+    page = PAGE.read_text("utf-8")
+    for name in COMMANDS:
+        for param in load(name).params:
+            if isinstance(param, click.Option):
+                for flag in (*param.opts, *param.secondary_opts):
+                    assert f"``{flag}" in page, f"{name} {flag}"
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130):
+        assert re.search(rf"^{code} +\w", page, re.MULTILINE), code
+
+
+def test_a_path_inside_a_directory_is_refused_rather_than_ignored(invoke):
+    done = invoke("fetch", f"sha1dir://{'ab' * 20}.data/sub/file.txt")
+    assert done.exit_code == 2
+    assert "sub/file.txt" in done.stderr
+
+
+@pytest.mark.slow
+def test_share_leaves_with_the_counts_if_its_goal_is_not_reached(invoke, monkeypatch, tmp_path):
+    monkeypatch.setattr("bytestag.gateway.sharing.STALLED_SECONDS", 0.3)
+    (tmp_path / "file").write_bytes(b"hello")
+    arguments = ("share", str(tmp_path / "file"), "--host", "127.0.0.1", "--until-copies", "2")
+    done = invoke(*arguments)
+    assert done.exit_code == 7
+    assert done.stdout.startswith("bytestag://")
+    assert done.stdout.count("\n") == 1
+    assert re.search(r"0 of \d+ values have 2 copies", done.stderr)
+    events = [json.loads(line) for line in invoke(*arguments, "--json").stdout.splitlines()]
+    assert [event["type"] for event in events if event["type"] != "progress"] == [
+        "link",
+        "result",
+        "error",
+    ]
+    assert (events[-2]["ok"], events[-1]["exit"]) == (False, 7)
