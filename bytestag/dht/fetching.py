@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from bytestag.config import VALUE_BYTES_MAX, Config
 from bytestag.crypto.identity import Address, unpack_addresses
+from bytestag.dht.caching import PathCache
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
@@ -32,7 +33,6 @@ NEAR_DONORS = 4
 ROUNDS_MAX = 3
 BUSY_SECONDS = 0.1
 MISTRUST_SECONDS = 30.0
-CANDIDATES_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ class _Source:
     contact: Contact
     active: int = 0
     mistrusted_until: float = 0.0
+    fault: BytestagError | None = None
+    """Why it is mistrusted."""
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class Fetcher:
         config: Config,
         runtime: Runtime,
         parent: Parent,
+        path_cache: PathCache | None = None,
     ) -> None:
         self._network = network
         self._table = table
@@ -96,6 +99,8 @@ class Fetcher:
         self._regions = RegionMap()
         self._freed = asyncio.Event()
         self._parent = parent
+        self._path_cache = path_cache
+        self._looked_up: dict[KeyBytes, Sources] = {}
         self._probes: dict[bytes, Task[None]] = {}
         self.counts = FetchCounts()
 
@@ -104,6 +109,11 @@ class Fetcher:
         if contact.id != self._network.protocol.identity.node_id:
             self._source(contact)
             self._servers[contact.id] = None
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether anybody who serves all that the link names has answered."""
+        return bool(self._servers)
 
     async def fetch(self, wanted: Wanted) -> bytes:
         """Return the verified bytes of a value.
@@ -120,7 +130,7 @@ class Fetcher:
                 return value
         tried: set[bytes] = set()
         errors: list[BytestagError] = []
-        async for source in self._candidates(wanted, tried):
+        async for source in self._candidates(wanted, tried, errors):
             if isinstance(source, bytes):
                 return source
             tried.add(source.contact.id)
@@ -129,13 +139,22 @@ class Fetcher:
             except BytestagError as error:
                 errors.append(error)
                 continue
+            self._leave(wanted, value)
             return value
         raise self._failure(wanted, errors)
+
+    def _leave(self, wanted: Wanted, value: bytes) -> None:
+        """Leave a copy near the key, if a look-up showed that the donor nearest to it lacks it."""
+        sources = self._looked_up.pop(wanted.key, None)
+        if sources is not None and self._path_cache is not None:
+            self._path_cache.leave(sources, value)
 
     async def look_up(self, key: KeyBytes) -> Sources:
         """Ask the network about a key, and learn who serves it and who is near it."""
         sources = await self._network.find_value(key)
         self._regions.learn(key, sources.contacts, is_complete=sources.is_complete)
+        if self._path_cache is not None:
+            self._looked_up[key] = sources
         self.counts.asked += sources.asked
         self.counts.answered += sources.answered
         for node_id, packed in self._network.chosen_providers(sources):
@@ -169,7 +188,7 @@ class Fetcher:
     # --- Whom to ask -----------------------------------------------------------------------------
 
     async def _candidates(
-        self, wanted: Wanted, tried: set[bytes]
+        self, wanted: Wanted, tried: set[bytes], errors: list[BytestagError]
     ) -> AsyncIterator[_Source | bytes]:
         """Yield sources to try: servers, donors near the key, then whom a look-up names.
 
@@ -188,9 +207,11 @@ class Fetcher:
             for value in sources.values:  # small ones come inside the replies
                 if wanted.is_known and wanted.is_satisfied_by(value):
                     yield value
-            for source in self._by_load(holders, set()):
+            usable = self._by_load(holders, set())
+            errors += [f for c in holders if (f := self._source(c).fault) and not usable]
+            for source in usable:
                 yield source
-            if not holders:
+            if not usable:
                 await self.probes_ended()  # only they can help now
                 if len(self._servers) == before:
                     return
@@ -245,16 +266,17 @@ class Fetcher:
             fetched = await self._get_patiently(source, wanted)
         except (NotFound, Busy):
             raise
-        except BytestagError:
-            self._mistrust(source)
+        except BytestagError as error:
+            self._mistrust(source, error)
             raise
         finally:
             source.active -= 1
             self._freed.set()
         if not wanted.is_satisfied_by(fetched.value):
             self.counts.wrong += 1
-            self._mistrust(source)
-            raise Corrupt(f"{source.contact!r} sent wrong bytes")
+            fault = Corrupt(f"{source.contact!r} sent wrong bytes")
+            self._mistrust(source, fault)
+            raise fault
         self.counts.bytes_received += len(fetched.value)
         self.counts.by_source[source.contact.id] += len(fetched.value)
         return fetched.value
@@ -274,7 +296,8 @@ class Fetcher:
                 await asyncio.sleep(BUSY_SECONDS * (attempt + 1))
         raise Busy("the holder stayed busy")
 
-    def _mistrust(self, source: _Source) -> None:
+    def _mistrust(self, source: _Source, fault: BytestagError) -> None:
+        source.fault = fault
         source.mistrusted_until = self._runtime.monotonic() + MISTRUST_SECONDS
 
     # --- Failing ---------------------------------------------------------------------------------
