@@ -11,34 +11,27 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bytestag.config import PART_BYTES
-from bytestag.dht.fetching import Wanted
 from bytestag.dht.resolving import Resolver, Target
 from bytestag.errors import BytestagError, Corrupt, FormatError, Incomplete, NotFound
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
 from bytestag.events.tasks import Task
+from bytestag.hashing import blake3
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.fileinfo import FileInfo
 from bytestag.models.parts import PartEntry
 from bytestag.models.safe_names import check_tree
-from bytestag.tables.landing import (
-    Exists,
-    IncompleteFile,
-    LandingDirectory,
-    check_space,
-    existing_matches,
-)
+from bytestag.tables.landing import Exists, IncompleteFile, LandingDirectory, check_space
 
 _logger = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 8
-INFOS_TRIED_MAX = 8
-MANIFEST_BYTES_MAX = 512 * 1024 * 1024
-ERRORS_KEPT_MAX = 20
+Names = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -61,7 +54,45 @@ class _Job:
     is_forced: bool
     progress: FetchProgress
     report: Callable[[FetchProgress], None]
-    errors: list[tuple[str, BytestagError]] = field(default_factory=list)
+    failures: int = 0
+    first_failure: tuple[str, BytestagError] | None = None
+
+
+class _Tasks:
+    """Tasks of one piece of work; the first that fails is its failure."""
+
+    def __init__(self) -> None:
+        self._tasks: set[Task[Any]] = set()
+        self._changed = asyncio.Event()
+        self.error: BaseException | None = None
+
+    def add(self, task: Task[Any]) -> None:
+        self._tasks.add(task)
+        if task.is_finished:
+            self._on_done(task)
+        else:
+            task.observer.register(self._on_done)
+
+    def _on_done(self, task: Task[Any]) -> None:
+        self._tasks.discard(task)
+        self.error = self.error or task.error
+        self._changed.set()
+
+    async def wait(self) -> None:
+        """Wait for all of them; raises the first failure at once."""
+        while self._tasks and self.error is None:
+            self._changed.clear()
+            await self._changed.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def stop(self) -> None:
+        """Stop those that run, and wait for their end; idempotent."""
+        for task in list(self._tasks):
+            task.stop()
+        while self._tasks:
+            self._changed.clear()
+            await self._changed.wait()
 
 
 class Downloader:
@@ -90,17 +121,29 @@ class Downloader:
             NoSpace, StorageError: it cannot be written.
             NotFound, Unreachable, Timeout, Corrupt: a part cannot be had; what came is kept.
         """
+        while True:
+            try:
+                return await self._fetch_file(target, dest, is_forced, report)
+            except BytestagError:
+                following = await self._resolver.following(target)
+                if following is None:
+                    raise
+                target = following
+
+    async def _fetch_file(
+        self,
+        target: Target,
+        dest: Path,
+        is_forced: bool,
+        report: Callable[[FetchProgress], None],
+    ) -> FetchProgress:
         size = target.info.size if target.info is not None else len(target.value or b"")
         assert size is not None
         job = _Job(is_forced, FetchProgress("fetching", 1, bytes=size), report)
         await self._runtime.offload(check_space, dest, size)
         directory = await self._runtime.offload(LandingDirectory, dest.parent)
         try:
-            if target.info is not None:
-                await self._land_info(directory, (dest.name,), target.info, job)
-            else:
-                value = target.value or b""
-                await self._runtime.offload(self._land_value, directory, (dest.name,), value, job)
+            await self._land_target(directory, (dest.name,), target, job)
         finally:
             directory.close()
         job.progress.phase = "done"
@@ -138,117 +181,138 @@ class Downloader:
         report(job.progress)
         return job.progress
 
-    def _checked_entries(
-        self, manifest: DirectoryManifest
-    ) -> list[tuple[tuple[str, ...], FileEntry]]:
+    def _checked_entries(self, manifest: DirectoryManifest) -> list[tuple[Names, FileEntry]]:
         entries = list(manifest.entries())
         check_tree((path for path, _ in entries), manifest.empty_directories())
         return entries
 
     async def _land_all(
-        self,
-        directory: LandingDirectory,
-        entries: Iterable[tuple[tuple[str, ...], FileEntry]],
-        job: _Job,
+        self, directory: LandingDirectory, entries: Iterable[tuple[Names, FileEntry]], job: _Job
     ) -> None:
         """Fetch all files: small ones are one value each, large ones a few at a time."""
         places = asyncio.Semaphore(FILES_AT_ONCE)
+        tasks = _Tasks()
+
+        async def large(path: Names, entry: FileEntry) -> None:
+            try:
+                await self._guard(self._land_large(directory, path, entry, job), path, job)
+            finally:
+                places.release()
+
+        async def small(path: Names, entry: FileEntry) -> None:
+            await self._guard(self._land_small(directory, path, entry, job), path, job)
+
         async with asyncio.TaskGroup() as group:
-            small: set[Task[None]] = set()
+            try:
+                for path, entry in entries:
+                    if tasks.error is not None:
+                        break
+                    if entry.size <= PART_BYTES:
+                        tasks.add(await self._slot.add(small, path, entry))
+                    else:
+                        await places.acquire()
+                        tasks.add(Task.wrap(large, path, entry).start(group))
+                await tasks.wait()
+            except BytestagError as error:
+                tasks.error = error  # the group would wrap it
+            finally:
+                await tasks.stop()
+        if tasks.error is not None:
+            raise tasks.error
 
-            async def large(path: tuple[str, ...], entry: FileEntry) -> None:
-                try:
-                    await self._guard(self._land_entry(directory, path, entry, job), path, job)
-                finally:
-                    places.release()
-
-            for path, entry in entries:
-                if _is_one_value(entry):
-                    landing = self._land_small
-                    task = await self._slot.add(landing, directory, path, entry, job)
-                    small.add(task)
-                    task.observer.register(small.discard)
-                else:
-                    await places.acquire()
-                    group.create_task(large(path, entry))
-            for task in list(small):
-                await task
-
-    async def _guard(self, work: Awaitable[None], path: tuple[str, ...], job: _Job) -> None:
+    async def _guard(self, work: Awaitable[None], path: Names, job: _Job) -> None:
         """Await one file; a failure of the network is kept, one of this machine ends all."""
         try:
             await work
         except (NotFound, Corrupt, FormatError, ConnectionError, TimeoutError) as error:
-            if isinstance(error, BytestagError):
-                _logger.debug("! %s: %s", "/".join(path), error)
-                job.errors.append(("/".join(path), error))
-            else:
+            if not isinstance(error, BytestagError):
                 raise
+            _logger.debug("! %s: %s", "/".join(path), error)
+            job.failures += 1
+            job.first_failure = job.first_failure or ("/".join(path), error)
 
     def _raise_errors(self, job: _Job, total: int) -> None:
-        if not job.errors:
+        if job.first_failure is None:
             return
-        path, error = job.errors[0]
-        if len(job.errors) == total:
+        path, error = job.first_failure
+        if job.failures == total:
             raise error
         raise Incomplete(
-            f"{len(job.errors)} of {total} files are missing; the first is {path!r}: {error}",
+            f"{job.failures} of {total} files are missing; the first is {path!r}: {error}",
             hint="run the same command again: what has arrived is kept",
         )
 
     async def _land_small(
-        self,
-        directory: LandingDirectory,
-        path: tuple[str, ...],
-        entry: FileEntry,
-        job: _Job,
+        self, directory: LandingDirectory, path: Names, entry: FileEntry, job: _Job
     ) -> None:
         """Fetch a file that is one value; no description is needed for it."""
+        if not await self._is_there(directory, path, entry.size, entry.sha1, entry.b3, job):
+            value = await self._resolver.small_file(entry)
+            await self._land_value(directory, path, value, job)
 
-        async def work() -> None:
-            if not await self._is_there(directory, path, entry.size, entry.sha1, entry.b3, job):
-                wanted = Wanted(entry.key, entry.sha1, entry.b3, entry.size)
-                value = await self._fetcher.fetch(wanted) if entry.size else b""
-                if len(value) != entry.size:
-                    raise FormatError("the manifest lies about a size")
-                await self._runtime.offload(self._land_value, directory, path, value, job)
-
-        await self._guard(work(), path, job)
-
-    async def _land_entry(
-        self,
-        directory: LandingDirectory,
-        path: tuple[str, ...],
-        entry: FileEntry,
-        job: _Job,
+    async def _land_large(
+        self, directory: LandingDirectory, path: Names, entry: FileEntry, job: _Job
     ) -> None:
         if await self._is_there(directory, path, entry.size, entry.sha1, entry.b3, job):
             return
-        if not entry.info_b3:
-            target = await self._resolver.resolve_bare(entry.key)
-            if target.info is None:
-                raise FormatError("the manifest lies about a file")
-            info = target.info
-        else:
-            info = await self._resolver.info(Wanted(entry.key, blake3=entry.info_b3), entry.key)
-        if info.size != entry.size or (entry.b3 and info.blake3 != entry.b3):
-            raise FormatError("manifest and description disagree")
-        await self._land_info(directory, path, info, job, is_checked=True)
+        target = await self._resolver.entry(entry)
+        while True:
+            try:
+                await self._land_target(directory, path, target, job, is_looked_for=True)
+                return
+            except (NotFound, Corrupt, FormatError, ConnectionError, TimeoutError):
+                following = await self._resolver.following(target)
+                if following is None:
+                    raise
+                target = following
+
+    async def _land_target(
+        self,
+        directory: LandingDirectory,
+        path: Names,
+        target: Target,
+        job: _Job,
+        *,
+        is_looked_for: bool = False,
+    ) -> None:
+        """Make a file of a value or, part by part, of a description."""
+        info, value = target.info, target.value or b""
+        if info is None:
+            if is_looked_for or not await self._is_there(
+                directory, path, len(value), b"", blake3(value), job
+            ):
+                await self._land_value(directory, path, value, job)
+            return
+        assert info.size is not None
+        file_sha1 = info.hash if target.is_claimed or not info.blake3 else b""
+        if not is_looked_for and await self._is_there(
+            directory, path, info.size, file_sha1, info.blake3, job
+        ):
+            return
+        file = await self._runtime.offload(directory.file, path, info.size, replaces=job.is_forced)
+        try:
+            await self._land_parts(file, info, job)
+            if not await self._runtime.offload(file.matches, sha1=file_sha1, blake3=info.blake3):
+                raise Corrupt("all parts fit, but the whole file does not")
+            await self._runtime.offload(file.finish, sync=True)
+        finally:
+            file.close()
+        self._file_done(job, 0)
 
     async def _is_there(
         self,
         directory: LandingDirectory,
-        path: tuple[str, ...],
+        path: Names,
         size: int,
-        sha1: bytes,
-        blake3: bytes,
+        file_sha1: bytes,
+        file_blake3: bytes,
         job: _Job,
     ) -> bool:
         """Whether the file stands there already; raises Exists if another does."""
-        place = directory.root.joinpath(*path)
-        digests = {"blake3": blake3} if blake3 else {"sha1": sha1}
         try:
-            is_there = await self._runtime.offload(existing_matches, place, size, **digests)
+            is_there = await self._runtime.offload(
+                directory.has, path, size, sha1=file_sha1, blake3=file_blake3
+            )
         except Exists:
             if job.is_forced:
                 return False
@@ -258,71 +322,33 @@ class Downloader:
             self._file_done(job, size)
         return is_there
 
-    def _land_value(
-        self, directory: LandingDirectory, path: tuple[str, ...], value: bytes, job: _Job
+    async def _land_value(
+        self, directory: LandingDirectory, path: Names, value: bytes, job: _Job
     ) -> None:
-        file = directory.file(path, len(value), replaces=job.is_forced)
-        try:
-            file.write(0, value)
-            file.finish(sync=False)
-        finally:
-            file.close()
+        def land() -> None:
+            file = directory.file(path, len(value), replaces=job.is_forced)
+            try:
+                file.write(0, value)
+                file.finish(sync=False)
+            finally:
+                file.close()
+
+        await self._runtime.offload(land)
         self._file_done(job, len(value))
 
-    async def _land_info(
-        self,
-        directory: LandingDirectory,
-        path: tuple[str, ...],
-        info: FileInfo,
-        job: _Job,
-        *,
-        is_checked: bool = False,
-    ) -> None:
-        """Fetch a file part by part."""
-        assert info.size is not None
-        if not is_checked and await self._is_there(
-            directory, path, info.size, info.hash, info.blake3, job
-        ):
-            return
-        file = await self._runtime.offload(directory.file, path, info.size, replaces=job.is_forced)
-        try:
-            await self._land_parts(file, info, job)
-            digests = {"blake3": info.blake3} if info.blake3 else {"sha1": info.hash}
-            if not await self._runtime.offload(file.matches, **digests):
-                raise Corrupt("all parts fit, but the whole file does not")
-            await self._runtime.offload(file.finish, sync=True)
-        finally:
-            file.close()
-        self._file_done(job, 0)
-
     async def _land_parts(self, file: IncompleteFile, info: FileInfo, job: _Job) -> None:
-        tasks: set[Task[None]] = set()
-        failed: list[BytestagError] = []
-
-        def on_done(task: Task[None]) -> None:
-            tasks.discard(task)
-            if isinstance(task.error, BytestagError):
-                failed.append(task.error)
-
+        tasks = _Tasks()
         try:
             async for part in self._resolver.parts(info):
-                if failed:
+                if tasks.error is not None:
                     break
-                task = await self._slot.add(self._land_part, file, part, job)
-                tasks.add(task)
-                task.observer.register(on_done)
-            while tasks:
-                await next(iter(tasks))
+                tasks.add(await self._slot.add(self._land_part, file, part, job))
+            await tasks.wait()
         finally:
-            for task in list(tasks):
-                task.stop()
-        if failed:
-            raise failed[0]
+            await tasks.stop()
 
     async def _land_part(self, file: IncompleteFile, part: PartEntry, job: _Job) -> None:
-        if file.was_there and await self._runtime.offload(
-            file.has, part.offset, part.size, part.blake3
-        ):
+        if await self._runtime.offload(file.has, part.offset, part.size, part.sha1, part.blake3):
             job.progress.bytes_resumed += part.size
         else:
             value = await self._resolver.part(part)
@@ -337,10 +363,5 @@ class Downloader:
         job.report(job.progress)
 
 
-def _is_one_value(entry: FileEntry) -> bool:
-    """Whether a file is empty, or its only part has the file's own hash."""
-    return entry.size <= PART_BYTES
-
-
-def _make_directory(directory: LandingDirectory, path: tuple[str, ...]) -> None:
+def _make_directory(directory: LandingDirectory, path: Names) -> None:
     os.close(directory.make_directories(path))

@@ -11,12 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bytestag.errors import LocalError, NoSpace, StorageError
-from bytestag.hashing import Hasher, blake3, blake3_hasher, sha1_hasher
+from bytestag.hashing import Hasher, blake3_hasher, sha1_hasher
 
 INCOMPLETE_SUFFIX = ".bytestag-incomplete"
 COPY_BYTES = 1024 * 1024
@@ -50,6 +51,7 @@ class LandingDirectory:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._lock = threading.Lock()
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(root, os.O_RDONLY | _DIRECTORY | _CLOEXEC)
@@ -66,18 +68,48 @@ class LandingDirectory:
 
     def make_directories(self, path: Sequence[str]) -> int:
         """Make the directories of a path; return a descriptor of the last one."""
-        here = os.dup(self._fd)
+        try:
+            return self._walk(path, makes=True)
+        except OSError as error:
+            raise translated(error, self.root.joinpath(*path)) from error
+
+    def _walk(self, path: Sequence[str], *, makes: bool) -> int:
+        """Return a descriptor of a directory below; no link on the way is followed."""
+        with self._lock:  # a number that was closed may soon be another file's
+            here = os.dup(self._fd)
         try:
             for name in path:
-                with suppress(FileExistsError):
-                    os.mkdir(name, 0o777, dir_fd=here)
+                if makes:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, 0o777, dir_fd=here)
                 below = os.open(name, os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC, dir_fd=here)
                 os.close(here)
                 here = below
-        except OSError as error:
+        except OSError:
             os.close(here)
-            raise translated(error, self.root.joinpath(*path)) from error
+            raise
         return here
+
+    def has(
+        self, path: Sequence[str], size: int, *, sha1: bytes = b"", blake3: bytes = b""
+    ) -> bool:
+        """Return whether a plain file with this content stands at a path below.
+
+        Raises:
+            Exists: something else does.
+            StorageError: something on the way is no directory, or is a link.
+        """
+        place = self.root.joinpath(*path)
+        try:
+            parent = self._walk(path[:-1], makes=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise translated(error, place) from error
+        try:
+            return _has(parent, path[-1], place, size, sha1, blake3)
+        finally:
+            os.close(parent)
 
     def file(self, path: Sequence[str], size: int, *, replaces: bool = False) -> IncompleteFile:
         """Return the incomplete file of a path below."""
@@ -90,13 +122,17 @@ class LandingDirectory:
 
     def close(self) -> None:
         """Close the directory; idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
 
 class IncompleteFile:
-    """A file on its way. Takes over ``parent``, a descriptor of its directory."""
+    """A file on its way. Takes over ``parent``, a descriptor of its directory.
+
+    Threads may use it together; what they do when it is closed meanwhile comes to its end first.
+    """
 
     def __init__(
         self, parent: int, name: str, path: Path, size: int, replaces: bool = False
@@ -107,12 +143,38 @@ class IncompleteFile:
         self.path = path
         self.size = size
         self._replaces = replaces
+        self._lock = threading.Lock()
+        self._users = 0
+        self._is_closed = False
+        self._fd = -1
         try:
             self._fd = self._open()
             self.was_there = os.fstat(self._fd).st_size > 0
             os.ftruncate(self._fd, size)
         except OSError as error:
+            if self._fd >= 0:
+                os.close(self._fd)
             raise translated(error, path) from error
+
+    @contextmanager
+    def _used(self) -> Iterator[int]:
+        """Keep the descriptors open for a thread; their numbers must not become another file's."""
+        with self._lock:
+            if self._is_closed:
+                raise StorageError(f"{str(self.path)!r} is closed")
+            self._users += 1
+        try:
+            yield self._fd
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._is_closed and not self._users and self._fd >= 0:
+            os.close(self._fd)
+            os.close(self._parent)
+            self._fd = -1
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | _NOFOLLOW | _CLOEXEC
@@ -123,25 +185,28 @@ class IncompleteFile:
             raise OSError(errno.EEXIST, "the incomplete file is no plain file of its own")
         return fd
 
-    def has(self, offset: int, size: int, blake3_: bytes) -> bool:
+    def has(self, offset: int, size: int, sha1: bytes, blake3: bytes) -> bool:
         """Return whether the bytes at an offset are the right ones already."""
-        if not self.was_there or not blake3_:
+        if not self.was_there:
             return False
-        return blake3(os.pread(self._fd, size, offset)) == blake3_
+        with self._used() as fd:
+            return _digests_fit([os.pread(fd, size, offset)], sha1 if not blake3 else b"", blake3)
 
     def write(self, offset: int, part: bytes) -> None:
         """Write a verified part at its place; raises NoSpace or StorageError."""
         view = memoryview(part)
         try:
-            while view:
-                written = os.pwrite(self._fd, view, offset)
-                view, offset = view[written:], offset + written
+            with self._used() as fd:
+                while view:
+                    written = os.pwrite(fd, view, offset)
+                    view, offset = view[written:], offset + written
         except OSError as error:
             raise translated(error, self.path) from error
 
     def matches(self, *, sha1: bytes = b"", blake3: bytes = b"") -> bool:
         """Return whether the whole file has these hashes; an empty one is not compared."""
-        return _matches(self._fd, self.size, sha1, blake3)
+        with self._used() as fd:
+            return _matches(fd, self.size, sha1, blake3)
 
     def finish(self, *, sync: bool) -> None:
         """Give the file its name.
@@ -150,15 +215,16 @@ class IncompleteFile:
             Exists: the name was taken meanwhile, and it may not be replaced.
         """
         try:
-            if sync:
-                os.fdatasync(self._fd)
-            if not self._replaces and _is_there(self._name, self._parent):
-                raise Exists(self.path)
-            os.rename(
-                self._incomplete, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent
-            )
-            if sync:
-                os.fsync(self._parent)
+            with self._used() as fd:
+                if sync:
+                    os.fdatasync(fd)
+                if not self._replaces and _is_there(self._name, self._parent):
+                    raise Exists(self.path)
+                os.rename(
+                    self._incomplete, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent
+                )
+                if sync:
+                    os.fsync(self._parent)
         except OSError as error:
             raise translated(error, self.path) from error
         finally:
@@ -166,21 +232,19 @@ class IncompleteFile:
 
     def close(self) -> None:
         """Leave the file as it is, to be resumed; idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            os.close(self._parent)
-            self._fd = -1
+        with self._lock:
+            self._is_closed = True
+            self._close_unused()
 
 
-def existing_matches(path: Path, size: int, *, sha1: bytes = b"", blake3: bytes = b"") -> bool:
-    """Return whether a plain file with this content stands at a path.
-
-    Raises:
-        Exists: something else does.
-    """
+def _has(parent: int, name: str, path: Path, size: int, sha1: bytes, blake3: bytes) -> bool:
+    """Return whether a plain file with this content has the name; raises Exists if another has."""
+    flags = os.O_RDONLY | _CLOEXEC | getattr(os, "O_NONBLOCK", 0)  # a fifo would wait for a writer
     try:
-        fd = os.open(path, os.O_RDONLY | _CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        fd = os.open(name, flags, dir_fd=parent)
     except FileNotFoundError:
+        if _is_there(name, parent):  # a link to nowhere
+            raise Exists(path) from None
         return False
     except OSError as error:
         raise Exists(path) from error
@@ -214,15 +278,20 @@ def check_space(path: Path, needed: int) -> None:
 
 
 def _matches(fd: int, size: int, sha1: bytes, blake3: bytes) -> bool:
+    return _digests_fit(_blocks(fd, size), sha1, blake3) and os.fstat(fd).st_size == size
+
+
+def _digests_fit(blocks: Iterable[bytes], sha1: bytes, blake3: bytes) -> bool:
+    """Return whether these bytes have the hashes that are known."""
     hashers: list[tuple[Hasher, bytes]] = []
     if sha1:
         hashers.append((sha1_hasher(), sha1))
     if blake3:
         hashers.append((blake3_hasher(), blake3))
-    for block in _blocks(fd, size):
+    for block in blocks:
         for hasher, _ in hashers:
             hasher.update(block)
-    return os.fstat(fd).st_size == size and all(h.digest() == wanted for h, wanted in hashers)
+    return all(hasher.digest() == wanted for hasher, wanted in hashers)
 
 
 def _blocks(fd: int, size: int) -> Iterable[bytes]:
