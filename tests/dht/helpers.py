@@ -9,10 +9,14 @@ from dataclasses import replace
 from bytestag import config
 from bytestag.client import Client, ClientOptions
 from bytestag.crypto.identity import Identity
-from bytestag.hashing import blake3
+from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
+from bytestag.models.directory import DirectoryManifest, FileEntry
+from bytestag.models.fileinfo import build
+from bytestag.models.parts import PART_BYTES
 from bytestag.tables.base import KVPID, own_record
 from bytestag.tables.stores import memory_stores
+from bytestag.uri import Link
 
 
 class Cluster:
@@ -115,3 +119,75 @@ async def publisher(cluster, **options):
 
 def row_name(kvpid, value):
     return (kvpid, blake3(value))
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def content(size, seed=0):
+    """Return bytes no two parts of which are equal."""
+    return b"".join(sha1(b"%d %d" % (seed, n)) for n in range(-(-size // 20)))[:size]
+
+
+def own(value, key=None):
+    """Return the row of a value, found by its own hash or by another key."""
+    index = KeyBytes.new_hash(value)
+    return {KVPID(KeyBytes(key or index), index): value}
+
+
+def described(whole, part_bytes=PART_BYTES, **fields):
+    """Return the FileInfo of a file and all rows that are published with it."""
+    parts = [whole[i : i + part_bytes] for i in range(0, len(whole), part_bytes)]
+    hashes = [(sha1(part), blake3(part)) for part in parts]
+    info, lists = build(
+        fields.get("hash", sha1(whole)),
+        fields.get("blake3", blake3(whole)),
+        fields.get("size", len(whole)),
+        hashes,
+        part_bytes=part_bytes,
+    )
+    rows = own(info.to_bytes()) | own(info.to_bytes(), info.hash)
+    for value in [*parts, *lists]:
+        rows |= own(value)
+    return info, rows
+
+
+def link_of(info, **fields):
+    """Return the link of a file that ``share`` would print, without addresses."""
+    packed = info.to_bytes()
+    return Link("bytestag", info.hash, "file", "f", blake3(packed), network="local", **fields)
+
+
+def entry_of(whole, **fields):
+    """Return the manifest entry of a file."""
+    info, _ = described(whole)
+    made = FileEntry(sha1(whole), len(whole), blake3(whole), info.id, blake3(info.to_bytes()))
+    return replace(made, **fields)
+
+
+def tree(files, empty=()):
+    """Return the manifest of ``{"path/name": bytes}`` and all rows of it but its own."""
+    rows = {}
+    for whole in files.values():
+        rows |= described(whole)[1]
+    listed = [(path.split("/"), entry_of(whole)) for path, whole in files.items()]
+    return DirectoryManifest.build(listed, [path.split("/") for path in empty]), rows
+
+
+def link_of_tree(manifest, **fields):
+    """Return the link of a directory whose manifest is one value, and the manifest's row."""
+    packed = manifest.to_bytes()
+    key = KeyBytes.new_hash(packed)
+    return Link("bytestag", key, "d", "d", blake3(packed), network="local", **fields), own(packed)
+
+
+def serve(client, change):
+    """Make a node send ``change(record, true bytes)`` whenever somebody GETs a row."""
+    table = client.stores.table
+    true_read = table.read_row
+    table.read_row = lambda record: change(record, true_read(record))
+
+
+def get_nothing(client):
+    """Make a node silent inside sessions: it takes requests and never answers."""
+    client._serving.handle = lambda link, request: None
