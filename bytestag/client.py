@@ -20,6 +20,7 @@ from typing import Any, Self
 from bytestag.config import Config
 from bytestag.crypto.identity import DONOR, Address, Identity, unpack_addresses
 from bytestag.dht import lifetimes
+from bytestag.dht.caching import PathCache
 from bytestag.dht.downloading import Downloader, FetchProgress
 from bytestag.dht.fetching import Fetcher
 from bytestag.dht.holdings import TableHoldings
@@ -198,10 +199,14 @@ class Client:
             time_to_live=self._time_to_live,
             on_seen=self.replicator.seen,
         )
-        self._serving = Serving(table, providers, offers, config, runtime, self._group)
+        self._path_cache = PathCache(self.dht_network, runtime, self._group)
+        self._serving = Serving(
+            table, providers, offers, self._path_cache, config, runtime, self._group
+        )
         self._slots = [
             self.download_slot,
             self._control_slot,
+            self._path_cache.slot,
             self._serving.upload_slot,
             offers.incoming_slot,
         ]
@@ -456,7 +461,12 @@ class Client:
     def _fetcher(self, link: Link) -> Fetcher:
         """Return a fetcher that asks whoever is behind the link's addresses, too."""
         fetcher = Fetcher(
-            self.dht_network, self.stores.table, self.config, self.runtime, self._group
+            self.dht_network,
+            self.stores.table,
+            self.config,
+            self.runtime,
+            self._group,
+            self._path_cache,
         )
         if link.hints and self.options.has_hints:
             fetcher.probe(link.node_id or b"", link.hints)

@@ -1,8 +1,8 @@
 """Replicator: values held for others: repaired without their publisher, expired in time (shell).
 
 When a row is due, its holder offers it to the donors closest to its key, with the deposit and proof
-that it came with; who holds it already says so, and no byte moves. A holder that was offered a row
-puts its own turn off, so that one of them does the work for all.
+that it came with; who holds it already says so, and proves a sample. A holder that was offered a
+row puts its own turn off, so that one of them does the work for all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bytestag.config import HOUR, OFFER_KEYS_MAX, Config
+from bytestag.config import DAY, HOUR, OFFER_KEYS_MAX, Config
 from bytestag.crypto.deposits import split_proof
 from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
@@ -19,9 +19,11 @@ from bytestag.dht.publishing import ANSWER_SECONDS, COUNTED
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError, RemoteError
 from bytestag.events.runtime import Runtime
+from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
-from bytestag.tables.base import KVPRecord, KVPTable, Standing
+from bytestag.network.links import Link
+from bytestag.tables.base import KVPRecord, KVPTable, Standing, Verdict
 from bytestag.tables.due import Due, DueTable
 from bytestag.tables.memory_stores import MemoryDueTable
 
@@ -30,6 +32,7 @@ _logger = logging.getLogger(__name__)
 ROWS_AT_ONCE = 256
 JITTER = 0.1
 EXPIRED_AT_ONCE = 1000
+LIAR_SECONDS = DAY
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class RepairOutcome:
     copied: int = 0
     failed: int = 0
     gone: int = 0
+    liars: int = 0
+    """Donors that said HELD and could not prove it."""
     unreachable: set[bytes] = field(default_factory=set)
 
 
@@ -61,6 +66,7 @@ class Replicator:
         self._due = due
         self._config = config
         self._runtime = runtime
+        self._liars: dict[bytes, float] = {}
 
     def seen(self, records: list[KVPRecord]) -> None:
         """Rows were offered to us and are held: their turn comes a period from now (blocking)."""
@@ -99,7 +105,9 @@ class Replicator:
     async def _other_holders(self, near: Neighbours, key: KeyBytes) -> list[Contact]:
         """Return the donors that should hold a row beside us: we count if we are close enough."""
         copies = self._config.copies
-        donors = await near.donors(key, copies)
+        now = self._runtime.monotonic()
+        self._liars = {id_: until for id_, until in self._liars.items() if until > now}
+        donors = [d for d in await near.donors(key, copies) if d.id not in self._liars]
         own = self._network.protocol.identity.node_id.distance_int(key)
         closer = sum(donor.node_id.distance_int(key) < own for donor in donors)
         return donors[: copies - 1 if closer < copies else copies]
@@ -143,8 +151,11 @@ class Replicator:
             answer = await conversation.next(ANSWER_SECONDS)
             if not isinstance(answer, m.Answer) or len(answer.verdicts) != len(records):
                 raise RemoteError("an offer was answered with something else")
-            waiting = {n for n, verdict in enumerate(answer.verdicts) if verdict == 0}
-            outcome.held += sum(verdict == 1 for verdict in answer.verdicts)
+            waiting = {n for n, code in enumerate(answer.verdicts) if code == Verdict.ACCEPTED}
+            held = [
+                r for r, code in zip(records, answer.verdicts, strict=True) if code == Verdict.HELD
+            ]
+            outcome.held += len(held)
             while waiting:
                 stored = await conversation.next(ANSWER_SECONDS)
                 for final in stored.finals if isinstance(stored, m.Stored) else ():
@@ -153,6 +164,23 @@ class Replicator:
                         outcome.copied += final.verdict in COUNTED
         finally:
             conversation.close()
+        if held and not await self._proves(link, self._runtime.rng.choice(held)):
+            _logger.warning("! %r says that it holds what it cannot prove", donor)
+            outcome.liars += 1
+            self._liars[donor.id] = self._runtime.monotonic() + LIAR_SECONDS
+
+    async def _proves(self, link: Link, record: KVPRecord) -> bool:
+        """Let a donor prove one row that it says it holds; we have the bytes to compare with."""
+        nonce = self._runtime.token_bytes(32)
+        row = m.Row(record.key, record.index, record.blake3)
+        answer = await link.ask(
+            m.Prove(self._runtime.token_bytes(20), nonce, [row]), ANSWER_SECONDS
+        )
+        try:
+            value = await self._runtime.offload(self._table.read_row, record)
+        except KeyError:
+            return True  # gone here meanwhile, so there is nothing to judge by
+        return isinstance(answer, m.Proof) and answer.proofs == [blake3_keyed(nonce, value)]
 
     def _make_offer(self, records: list[KVPRecord]) -> m.Offer:
         """Offer rows with the deposits and proofs that they are kept under."""

@@ -13,6 +13,7 @@ from collections import Counter
 from bytestag.config import HOUR, Config
 from bytestag.crypto.identity import pack_address
 from bytestag.crypto.providers import read_provider_record
+from bytestag.dht.caching import PathCache
 from bytestag.dht.offers import OfferHandler
 from bytestag.errors import BytestagError, PacketError
 from bytestag.events.runtime import Runtime
@@ -40,6 +41,7 @@ class Serving:
         table: KVPTable,
         providers: ProviderTable | MemoryProviderTable,
         offers: OfferHandler,
+        path_cache: PathCache,
         config: Config,
         runtime: Runtime,
         parent: Parent,
@@ -47,6 +49,7 @@ class Serving:
         self._table = table
         self._providers = providers
         self._offers = offers
+        self._path_cache = path_cache
         self._config = config
         self._runtime = runtime
         self.upload_slot = FnTaskSlot(config.upload_slots, config.waiting_slots, parent)
@@ -111,13 +114,16 @@ class Serving:
 
     def _find(self, get: m.Get) -> tuple[KVPRecord, bytes, int] | None:
         now = self._runtime.wall()
-        records = [
-            record
-            for record in self._table.records_by_key(KeyBytes(get.key))
-            if get.index in (None, record.index)
-            and record.blake3.startswith(get.selector)
-            and record.expires > now
-        ]
+
+        def is_asked_for(record: KVPRecord) -> bool:
+            is_named = get.index in (None, record.index)
+            return is_named and record.blake3.startswith(get.selector) and record.expires > now
+
+        key = KeyBytes(get.key)
+        for record, value in self._path_cache.lent(key):
+            if is_asked_for(record):
+                return record, value, 0
+        records = [r for r in self._table.records_by_key(key) if is_asked_for(r)]
         for record in records:
             try:
                 value = self._table.read_row(record)

@@ -37,6 +37,11 @@ class Rtt:
         """How much later than its successor a datagram may come before it counts as lost."""
         return max(self.smoothed / 4, GRANULARITY)
 
+    @property
+    def backoffs(self) -> int:
+        """Probe time-outs since the last answer."""
+        return max(self._backoff, 0)
+
     def back_off(self) -> None:
         """A probe time-out passed."""
         self._backoff = max(self._backoff, 0) + 1

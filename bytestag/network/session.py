@@ -35,6 +35,8 @@ DOUBT_SECONDS = 5.0
 """A peer that answers nothing for so long, asked again and again, may have restarted."""
 DOWNLOADS_MAX = 4096
 MTU_PROBES_MAX = 3
+BACKOFFS_MAX = 12
+"""Probes in vain after which the peer is gone: some 20 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +342,8 @@ class Session:
                 self._is_old, self._expires = True, now + DRAIN_SECONDS
             self._control.on_timeout(now)
             self._sender.on_timeout(now)
+            if self._rtt.backoffs >= BACKOFFS_MAX:
+                self._end("the peer does not answer")
 
     def bursts_to_send(
         self, now: float, *, ack_now: bool = False

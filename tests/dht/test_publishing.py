@@ -8,6 +8,7 @@ from bytestag.config import DAY, HOUR
 from bytestag.crypto.deposits import read_deposit, split_proof
 from bytestag.crypto.identity import Identity
 from bytestag.crypto.providers import make_provider_record
+from bytestag.dht.fetching import Wanted
 from bytestag.dht.publishing import PublishOutcome, availability, is_safe_to_leave
 from bytestag.dht.stock import StockStorage
 from bytestag.errors import PacketError
@@ -16,6 +17,7 @@ from bytestag.network import messages as m
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from bytestag.tables.base import KVPID, Standing, Verdict
+from bytestag.uri import Link
 from tests.dht.helpers import Cluster, add_values, publisher, values
 
 CALM = Conditions(latency=0.02)
@@ -227,6 +229,26 @@ def test_publishing_again_moves_no_bytes_and_renews():
     run(main, conditions=CALM)
 
 
+def test_a_reader_leaves_a_copy_at_the_nearest_donor_that_lacked_it():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(6)
+            rows = values(1, size=4_000)
+            ((kvpid, value),) = rows.items()
+            far = cluster.true_closest(kvpid.key, 6)[-1]
+            add_values(far, rows)
+            reader = await cluster.start(is_client=True, cache_bytes=0)
+            fetcher = reader._fetcher(Link("sha1", kvpid.key))
+            assert await fetcher.fetch(Wanted(kvpid.key, kvpid.index)) == value
+            await asyncio.sleep(2)
+            nearest = cluster.true_closest(kvpid.key, 1, accept=lambda c: c is not reader)[0]
+            assert nearest.stores.cache.record(kvpid).standing is Standing.CACHED
+            assert len(cluster.holders(kvpid)) == 2
+            assert not reader._path_cache.lent(kvpid.key)
+
+    run(main, conditions=CALM)
+
+
 # --- Attacks --------------------------------------------------------------------------------------
 
 
@@ -293,6 +315,31 @@ def test_a_publisher_that_offers_and_then_falls_silent_frees_the_slots():
             assert not donor._slots[-1].current_tasks
 
     run(main, conditions=CALM)
+
+
+@pytest.mark.parametrize("is_defended", [True, False])
+def test_a_donor_that_only_says_it_holds_a_row_is_found_out_by_those_who_do(is_defended):
+    async def main(world):
+        async with Cluster(world, copies=3) as cluster:
+            await cluster.start_many(6)
+            rows = values(1, size=3_000)
+            ((kvpid, _),) = rows.items()
+            client, _ = await published(cluster, rows)
+            await cluster.stop(client)
+            liar = cluster.true_closest(kvpid.key, 1, accept=lambda c: c is not client)[0]
+            liar.stores.cache.remove(kvpid)
+            liar.stores.cache.judge_many = lambda records, now: [Verdict.HELD] * len(records)
+            if not is_defended:
+                for other in cluster.clients:
+                    other.replicator._proves = say_yes
+            await asyncio.sleep(4 * HOUR)
+            assert (len(holders(cluster, kvpid)) >= 3) == is_defended
+
+    run(main, conditions=CALM)
+
+
+async def say_yes(link, record):
+    return True
 
 
 def provide(client, record):
