@@ -12,7 +12,6 @@ from bytestag.cli.journal import Journal
 from bytestag.cli.options import HINTS, NETWORK, absolute_path, command, node_settings, option
 from bytestag.cli.output import Output
 from bytestag.cli.screens import FetchScreen
-from bytestag.errors import UsageError
 
 if TYPE_CHECKING:
     from bytestag.cli.running import Stop
@@ -47,11 +46,6 @@ def fetch(
     settings = node_settings(values)
     parsed = Link.parse(link)
     _ = parsed.key  # an md5:// link is refused before anything starts
-    if parsed.path:
-        raise UsageError(
-            f"{'/'.join(parsed.path)!r} lies inside what the link names; only the whole is fetched",
-            hint="fetch the link without the path, and take the file from there",
-        )
     journal = Journal(settings.state / "fetches")
     path = destination(parsed, dest, journal)
     screen = FetchScreen(output, lambda: journal.note(parsed.key, path))
@@ -71,7 +65,7 @@ def destination(link: Link, dest: Path | None, journal: Journal) -> Path:
         dest = absolute_path(dest)
         if not dest.is_dir() or journal.has(link.key, dest):
             return dest
-    name = link.name
+    name = link.path[-1] if link.path else link.name
     if name:
         from bytestag.models.safe_names import check_component
 

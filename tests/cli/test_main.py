@@ -269,12 +269,6 @@ def test_every_option_and_exit_code_stands_on_the_page():
         assert re.search(rf"^{code} +\w", page, re.MULTILINE), code
 
 
-def test_a_path_inside_a_directory_is_refused_rather_than_ignored(invoke):
-    done = invoke("fetch", f"sha1dir://{'ab' * 20}.data/sub/file.txt")
-    assert done.exit_code == 2
-    assert "sub/file.txt" in done.stderr
-
-
 @pytest.mark.slow
 def test_share_leaves_with_the_counts_if_its_goal_is_not_reached(invoke, monkeypatch, tmp_path):
     monkeypatch.setattr("bytestag.gateway.sharing.STALLED_SECONDS", 0.3)

@@ -130,6 +130,17 @@ def test_two_fetches_of_one_user_run_at_the_same_time(programs, source, tmp_path
     assert all(tree(tmp_path / f"out-{i}") == tree(source) for i in range(3))
 
 
+def test_a_path_behind_a_directorys_name_fetches_what_lies_there(programs, source, tmp_path):
+    _, address = programs.node("one")
+    link = programs.start("one", "share", source).line()
+    inner = link.replace("/source?", "/source/big?")
+    code, answer, notes = programs.run("two", "fetch", inner, cwd=tmp_path)
+    assert (code, answer) == (0, [str(tmp_path / "big")]), notes
+    assert (tmp_path / "big").read_bytes() == (source / "big").read_bytes()
+    missing = link.replace("/source?", "/source/none?")
+    assert programs.run("two", "fetch", missing, "--known-node", address)[0] == 3
+
+
 def test_different_content_is_kept_without_force(programs, source, tmp_path):
     programs.node("one")
     link = programs.start("one", "share", source / "a.txt").line()
