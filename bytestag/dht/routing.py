@@ -20,7 +20,8 @@ from kademlia.routing import RoutingTable as KademliaRoutingTable
 
 from bytestag.config import K
 from bytestag.crypto.identity import DONOR, Address, Card
-from bytestag.keys import KeyBytes
+from bytestag.errors import UsageError
+from bytestag.keys import BYTE_SIZE, KeyBytes
 from bytestag.network.tokens import NO_TOKEN
 
 SPARES_MAX = K
@@ -44,6 +45,8 @@ class Contact(Node):
         last_seen: float = 0.0,
         token: bytes = NO_TOKEN,
     ) -> None:
+        if len(node_id) != BYTE_SIZE:
+            raise UsageError(f"a node ID has {BYTE_SIZE} bytes, not {len(node_id)}")
         super().__init__(node_id, address[0], address[1])
         self.card = card
         self.capabilities = capabilities
@@ -96,7 +99,7 @@ class Bucket(KBucket):
         return next(iter(self.nodes.values()))
 
     def halves(self) -> tuple[Bucket, Bucket]:
-        """Split at the middle."""
+        """Split at the middle; the table lets spares take free places, if they may."""
         middle = (self.range[0] + self.range[1]) // 2
         one = Bucket(self.range[0], middle, self.ksize)
         two = Bucket(middle + 1, self.range[1], self.ksize)
@@ -106,8 +109,7 @@ class Bucket(KBucket):
             half.nodes[contact.id] = contact
         for contact in self.replacement_nodes.values():
             half = one if contact.long_id <= middle else two
-            place = half.nodes if len(half.nodes) < self.ksize else half.replacement_nodes
-            place[contact.id] = contact
+            half.replacement_nodes[contact.id] = contact
         return one, two
 
 
@@ -206,6 +208,8 @@ class RoutingTable(KademliaRoutingTable):
             del bucket.nodes[contact.id]
         bucket.replacement_nodes.pop(contact.id, None)
         if not self._is_diverse(contact, bucket):
+            if known is not None:
+                self._fill(bucket)
             return None
         if len(bucket.nodes) < self.ksize:
             bucket.nodes[contact.id] = contact
@@ -232,7 +236,7 @@ class RoutingTable(KademliaRoutingTable):
         return True
 
     def remove_contact(self, node: Node) -> None:
-        """Remove a contact; the freshest spare takes its place."""
+        """Remove a contact; the freshest spare that may takes its place."""
         bucket = self.buckets[self.get_bucket_for(node)]
         bucket.replacement_nodes.pop(node.id, None)
         removed = bucket.nodes.pop(node.id, None)
@@ -240,15 +244,28 @@ class RoutingTable(KademliaRoutingTable):
             return
         self._forget_group(removed)
         if bucket.replacement_nodes:
-            _, spare = bucket.replacement_nodes.popitem()
-            bucket.nodes[spare.id] = spare
-            self._remember_group(spare)
+            self._fill(bucket)
+
+    def _fill(self, bucket: Bucket) -> None:
+        """Let spares take free places, the freshest first; the order of last sight stays."""
+        for spare in reversed(list(bucket.replacement_nodes.values())):
+            if len(bucket.nodes) >= bucket.ksize:
+                break
+            if self._is_diverse(spare, bucket):
+                del bucket.replacement_nodes[spare.id]
+                bucket.nodes[spare.id] = spare
+                self._remember_group(spare)
+        by_sight = sorted(bucket.nodes.items(), key=lambda item: item[1].last_seen)
+        bucket.nodes = OrderedDict(by_sight)
 
     def split_bucket(self, index: int) -> None:
         """Replace a bucket by its halves."""
         one, two = self.buckets[index].halves()
         self.buckets[index : index + 1] = [one, two]
         self._highs[index : index + 1] = [one.range[1], two.range[1]]
+        for half in (one, two):
+            if half.replacement_nodes:
+                self._fill(half)
 
     def _may_split(self, bucket: Bucket) -> bool:
         if bucket.range[0] == bucket.range[1]:
