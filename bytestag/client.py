@@ -3,8 +3,8 @@
 ::
 
     async with Client(options, config, runtime) as client:
-        root = await client.add_share(path)
-        print(client.link_to(root))
+        root, _ = await client.sharing.add(path)
+        print(client.sharing.link_to(root))
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bytestag.dht.holdings import TableHoldings
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.offers import OfferHandler
 from bytestag.dht.protocol import Protocol
-from bytestag.dht.publishing import Publisher, PublishOutcome
+from bytestag.dht.publishing import Publisher
 from bytestag.dht.replication import Replicator
 from bytestag.dht.resolving import Resolver
 from bytestag.dht.serving import Serving
@@ -42,22 +42,19 @@ from bytestag.network.links import Link as SessionLink
 from bytestag.network.links import Request
 from bytestag.network.sessions import Sessions
 from bytestag.network.tokens import TokenMint
-from bytestag.tables.base import KVPID, KVPRecord
-from bytestag.tables.scanning import Progress, ScanResult
-from bytestag.tables.shared import SharedFilesKVPTable, SharedRoot
+from bytestag.sharing import Sharing
+from bytestag.tables.base import KVPTable
+from bytestag.tables.shared import SharedFilesKVPTable
 from bytestag.tables.state import KnownContact
 from bytestag.tables.stores import Stores
-from bytestag.tables.watching import ShareWatcher
 from bytestag.uri import Link
 
 _logger = logging.getLogger(__name__)
 
-HINTS_MAX = 3
 CONTROL_SLOT = 64
 CONTROL_WAITING = 512
 SAVED_CONTACTS_MAX = 500
 JOIN_CONTACTS_MAX = 32
-REPUBLISHED_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +98,6 @@ class Client:
         self._slots: list[FnTaskSlot] = []
         self._seq = 0
         self._seq_reserved = 0
-        self._changed: dict[KVPID, None] = {}
-        self._watcher: ShareWatcher | None = None
         self._endpoint: Endpoint | None = None
 
     # --- Parts (2012 names) ----------------------------------------------------------------------
@@ -115,8 +110,7 @@ class Client:
     @property
     def shared_files_table(self) -> SharedFilesKVPTable:
         """The table of the user's files."""
-        assert self.stores.shared is not None, "this node keeps no state, so it shares nothing"
-        return self.stores.shared
+        return self.sharing.table
 
     @property
     def upload_slot(self) -> FnTaskSlot:
@@ -153,6 +147,8 @@ class Client:
     async def _end(self) -> None:
         for task in self._tasks:
             task.cancel()
+        if self._slots:
+            self.sharing.close()
         for slot in self._slots:
             slot.stop()
         try:
@@ -184,12 +180,29 @@ class Client:
         )
         self.sessions = Sessions(self.identity, config, runtime, mint, self._handle, capabilities)
         self.dht_network = DHTNetwork(self.protocol, self.sessions, config, runtime)
+        self._build_services(table, capabilities)
+
+    def _build_services(self, table: KVPTable, capabilities: int) -> None:
+        """Build what serves others and what publishes ours, on top of the network."""
+        options, config, runtime = self.options, self.config, self.runtime
         self.publisher = Publisher(
             self.dht_network, table, config, runtime, self._group, self._next_seq
         )
+        self.sharing = Sharing(
+            self.stores,
+            self.protocol,
+            self.publisher,
+            config,
+            runtime,
+            self._group,
+            copies=options.copies,
+            keep_seconds=options.keep_seconds,
+            hint_host=options.hint_host,
+            has_hints=options.has_hints,
+        )
         self.replicator = Replicator(
             self.dht_network, self.stores.cache, self.stores.repair_due, config, runtime
-        )  # fmt: skip
+        )
         offers = OfferHandler(
             table,
             config,
@@ -201,14 +214,15 @@ class Client:
         )
         self._path_cache = PathCache(self.dht_network, runtime, self._group)
         self._serving = Serving(
-            table, providers, offers, self._path_cache, config, runtime, self._group
+            table, self.stores.providers, offers, self._path_cache, config, runtime, self._group
         )
         self._slots = [
             self.download_slot,
             self._control_slot,
             self._path_cache.slot,
-            self._serving.upload_slot,
-            offers.incoming_slot,
+            self.publisher.slot,
+            *self._serving.slots,
+            *offers.slots,
         ]
         self._upkeep = Upkeep(
             self.dht_network,
@@ -216,8 +230,8 @@ class Client:
             config,
             runtime,
             rejoin=self.join,
-            republish=self._republish,
-            reprovide=self.provide,
+            republish=self.sharing.republish,
+            reprovide=self.sharing.provide,
             save=self._save,
         )
 
@@ -283,147 +297,6 @@ class Client:
             for c in list(self.protocol.router)[:SAVED_CONTACTS_MAX]
         ]
         await self.runtime.offload(state.put_contacts, contacts)
-
-    # --- Sharing ---------------------------------------------------------------------------------
-
-    async def add_share(
-        self, path: Path, progress: Progress | None = None
-    ) -> tuple[SharedRoot, ScanResult]:
-        """Share a file or directory in place: hash what is new, return what it is.
-
-        Raises:
-            UsageError: there is no such path.
-            StorageError: nothing of it could be read.
-        """
-        table = self.shared_files_table
-        await self.runtime.offload(table.add_path, path)
-        result = await self.runtime.offload(table.scan, progress, None, path)
-        root = await self.runtime.offload(table.root, path)
-        return root, result
-
-    async def remove_share(self, path: Path) -> bool:
-        """Share a path no longer; return whether it was shared."""
-        was_shared = await self.runtime.offload(self.shared_files_table.remove_path, path)
-        if was_shared and self._watcher is not None:
-            self._watcher.shares_changed()
-        return was_shared
-
-    def link_to(self, root: SharedRoot) -> Link:
-        """Return the link of a share."""
-        return Link(
-            scheme="bytestag",
-            digest=root.sha1,
-            name=root.path.name,
-            kind="d" if root.is_directory else "f",
-            b3=root.blake3 if root.is_directory else root.info_blake3,
-            ib3=root.info_blake3 if root.is_directory else b"",
-            hints=tuple(self.hints()) if self.options.has_hints else (),
-            node_id=self.identity.node_id if self.options.has_hints and self.hints() else None,
-            network=self.config.network,
-        )
-
-    def hints(self) -> list[Address]:
-        """Return the addresses that a link may carry: given, observed, or bound."""
-        port = self.address[1]
-        if self.options.hint_host:
-            return [(self.options.hint_host, port)]
-        return self.protocol.reachability.addresses[:HINTS_MAX]
-
-    async def publish(
-        self,
-        path: Path,
-        on_progress: Callable[[PublishOutcome], None] = lambda outcome: None,
-        *,
-        copies: int | None = None,
-        keep_seconds: int | None = None,
-    ) -> PublishOutcome:
-        """Say that we serve a share, and push copies of it to donors.
-
-        ``copies`` and ``keep_seconds`` stand in for what the node was told.
-        """
-        await self.provide()
-        records = self.shared_files_table.share_records(path)
-        keep_seconds = self.options.keep_seconds if keep_seconds is None else keep_seconds
-        outcome = await self.publisher.publish(
-            records,
-            copies=copies or self.options.copies,
-            keep_seconds=keep_seconds,
-            on_progress=on_progress,
-        )
-        due = self.runtime.wall() + self.config.republish_seconds
-        again = ((r.kvpid, r.blake3, due) for r in self.shared_files_table.share_records(path))
-        await self.runtime.offload(lambda: self.stores.publish_due.put_many(again))
-        return outcome
-
-    async def provide(self) -> None:
-        """Tell the nodes near the keys of all our shares that we serve them."""
-        shared = self.stores.shared
-        if shared is None:
-            return
-        keys = await self.runtime.offload(_provided_keys, shared)
-        if keys:
-            accepted, sent = await self.publisher.provide(keys)
-            _logger.info("provider records: %d of %d accepted", accepted, sent)
-
-    async def _republish(self) -> None:
-        """Publish again what is due."""
-        while True:
-            due = await self.runtime.offload(
-                self.stores.publish_due.take_due, self.runtime.wall(), REPUBLISHED_AT_ONCE
-            )
-            records = await self.runtime.offload(self._due_records, due)
-            if not due:
-                return
-            await self.publisher.publish(
-                records, copies=self.options.copies, keep_seconds=self.options.keep_seconds
-            )
-            again = self.runtime.wall() + self.config.republish_seconds
-            await self.runtime.offload(
-                self.stores.publish_due.put_many, [(r.kvpid, r.blake3, again) for r in records]
-            )
-
-    def _due_records(self, due: list[Any]) -> list[KVPRecord]:
-        records = []
-        for entry in due:
-            try:
-                records.append(self.shared_files_table.record(entry.kvpid, entry.blake3))
-            except KeyError:
-                self.stores.publish_due.remove(entry.kvpid, entry.blake3)
-        return records
-
-    def watch(self) -> None:
-        """Rescan the shares whenever they change, and publish what is new."""
-        if self._watcher is None:
-            self.shared_files_table.value_changed_observer.register(self._note_change)
-            self._watcher = ShareWatcher(
-                self.shared_files_table, self.runtime, self._publish_changes
-            )
-            self._tasks.append(self._group.create_task(self._watcher.run()))
-        else:
-            self._watcher.shares_changed()
-
-    def _note_change(self, kvpid: KVPID, is_added: bool) -> None:
-        if is_added:
-            self._changed[kvpid] = None
-        else:
-            self._changed.pop(kvpid, None)
-
-    async def _publish_changes(self, result: ScanResult) -> None:
-        changed, self._changed = self._changed, {}
-        if not changed or not len(self.protocol.router):
-            return
-        await self.provide()
-        now = self.runtime.wall()
-        due = [
-            (kvpid, record.blake3, now)
-            for kvpid in changed
-            for record in await self.runtime.offload(
-                self.shared_files_table.records_by_key, kvpid.key
-            )
-            if record.index == kvpid.index
-        ]
-        await self.runtime.offload(self.stores.publish_due.put_many, due)
-        await self._republish()
 
     # --- Fetching --------------------------------------------------------------------------------
 
@@ -514,17 +387,3 @@ class Client:
             "bytes_uploaded": self._serving.counters["bytes uploaded"],
             "dropped": dict(self.protocol.counters + self.sessions.counters),
         }
-
-
-def _provided_keys(shared: SharedFilesKVPTable) -> set[KeyBytes]:
-    """Return the keys of files, descriptions and manifests; parts follow from those."""
-    keys: set[KeyBytes] = set()
-    for path in shared.shared_directories:
-        try:
-            keys.add(shared.root(path).sha1)
-        except KeyError:
-            continue
-        for record in shared.share_records(path):
-            if record.key != record.index:
-                keys.update((record.key, record.index))
-    return keys

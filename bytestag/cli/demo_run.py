@@ -114,11 +114,11 @@ async def _publish(
     source = directory / NAME
     async with _node(runtime, known=known, directory=directory / "publisher") as publisher:
         await publisher.join()
-        root, scan = await publisher.add_share(source)
-        link = publisher.link_to(root)
+        root, scan = await publisher.sharing.add(source)
+        link = publisher.sharing.link_to(root)
         note(f"shared {NAME}/  {count(scan.files, 'file')}, {print_size(scan.bytes_hashed)}")
         note(f"  {link}")
-        outcome = await publisher.publish(source, copies=copies, keep_seconds=config.DAY)
+        outcome = await publisher.sharing.publish(source, copies=copies, keep_seconds=config.DAY)
         note(
             f"pushed {count(outcome.rows, 'value')} × {copies} copies, "
             f"{print_size(outcome.bytes_pushed)}, to {outcome.donors} donors"

@@ -67,7 +67,7 @@ class _Sharing:
                 await job.hash()
                 self.jobs.append(job)
                 tasks += [group.create_task(job.publish()), group.create_task(job.follow())]
-            self._client.watch()
+            self._client.sharing.watch()
             if not until_copies:
                 await asyncio.Event().wait()
             await self._reach(until_copies)

@@ -47,7 +47,7 @@ async def serve(
             warn(f"{path} is not shared: {reason}")
         async with ControlDoor(client, shares, order, door_place(settings.state_directory)):
             await join(client, warn)
-            client.watch()
+            client.sharing.watch()
             on_up(client.status())
             await wait_stopped()
         shares.close()

@@ -13,9 +13,9 @@ from kademlia.network import Server
 
 from bytestag.config import ALPHA, Config, K
 from bytestag.crypto.identity import Address
-from bytestag.dht.lookup import Shortlist
 from bytestag.dht.protocol import Answer, Protocol
 from bytestag.dht.routing import Contact
+from bytestag.dht.walking import LookupOutcome, Walk
 from bytestag.errors import BytestagError, PacketError, Unreachable
 from bytestag.events.runtime import Runtime
 from bytestag.keys import KeyBytes
@@ -27,18 +27,6 @@ _logger = logging.getLogger(__name__)
 
 PROVIDERS_TRIED_MAX = 8
 REFRESHED_BUCKETS_MAX = 24
-LATE_SILENCE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class LookupOutcome:
-    """What a look-up found: contacts that answered, closest first, and the counts."""
-
-    contacts: list[Contact]
-    asked: int
-    answered: int
-    is_complete: bool
-    """Whether fewer than k nodes answered, so that these are all there are."""
 
 
 @dataclass(slots=True)
@@ -127,55 +115,12 @@ class DHTNetwork(Server):
         is_thorough: bool = True,
         on_answer: Callable[[Answer], bool] | None = None,
     ) -> LookupOutcome:
-        """Walk towards a key. ``on_answer`` returns True to end the walk early."""
-        shortlist = Shortlist(
-            target, is_thorough=is_thorough, exclude=self.protocol.identity.node_id
-        )
+        """Walk towards a key, for 20 s at most. ``on_answer`` returns True to end it early."""
         self.protocol.router.touch(target, self.runtime.monotonic())
-        is_silent = self.protocol.is_silent
-        shortlist.add(self.protocol.router.closest(target, K))
-        changed = asyncio.Event()
-        has_enough = False
-
-        async def ask(contact: Contact) -> None:
-            nonlocal has_enough
-            is_late = False
-
-            def on_slow(times: int) -> None:
-                nonlocal is_late
-                if times == 1:
-                    shortlist.receive_slow(contact)
-                else:
-                    is_late = True
-                    shortlist.receive_late(contact)
-                changed.set()
-
-            try:
-                answer = await self.protocol.ask(contact, method, target, on_slow)
-            except BytestagError:
-                shortlist.receive_failure(contact)
-            except asyncio.CancelledError:
-                if is_late:  # the walk ended without it
-                    self.protocol.has_failed(contact, LATE_SILENCE_SECONDS)
-                raise
-            else:
-                others = [c for c in answer.contacts if not is_silent(c)]
-                shortlist.receive_answer(answer.contact, others)
-                if on_answer is not None and on_answer(answer):
-                    has_enough = True
-            changed.set()
-
-        async with asyncio.TaskGroup() as group:
-            tasks: list[asyncio.Task[None]] = []
-            while not shortlist.is_finished and not has_enough:
-                tasks += [group.create_task(ask(c)) for c in shortlist.contacts_to_ask()]
-                changed.clear()
-                await changed.wait()
-            for task in tasks:
-                task.cancel()
-        contacts = shortlist.closest()
-        is_complete = not has_enough and is_thorough and len(contacts) < K
-        return LookupOutcome(contacts, shortlist.asked, shortlist.answered, is_complete)
+        walk = Walk(
+            self.protocol, target, method=method, is_thorough=is_thorough, on_answer=on_answer
+        )
+        return await walk.run(self.config.lookup_seconds)
 
     async def find_value(
         self, key: KeyBytes, enough: Callable[[Sources], bool] | None = None

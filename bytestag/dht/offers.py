@@ -150,6 +150,11 @@ class OfferHandler:
         self.incoming_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
         """Values being fetched because a stranger offered them."""
 
+    @property
+    def slots(self) -> tuple[FnTaskSlot, ...]:
+        """All slots, to be stopped with the node."""
+        return self._offer_slot, self.incoming_slot
+
     def handle(self, link: Link, offer: m.Offer) -> None:
         """Take an offer; called in the loop, returns at once."""
         if not self._is_donor:

@@ -91,7 +91,7 @@ class Publisher:
         self._runtime = runtime
         self._next_seq = next_seq
         self._identity = network.protocol.identity
-        self._offer_slot = FnTaskSlot(OFFERS_AT_ONCE, OFFERS_AT_ONCE, parent)
+        self.slot = FnTaskSlot(OFFERS_AT_ONCE, OFFERS_AT_ONCE, parent)
         self._bad_donors: dict[bytes, float] = {}
 
     # --- Values ----------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class Publisher:
             for donor, chosen in (await self._by_donor(chunk, near, outcome)).items():
                 for batch in _batches(chosen):
                     offers.append(
-                        await self._offer_slot.add(
+                        await self.slot.add(
                             self._offer_batch, donor, batch, keep_seconds, outcome, on_progress
                         )
                     )
@@ -293,7 +293,7 @@ class Publisher:
             for contact in await near.nodes(key, self._config.record_copies):
                 by_holder.setdefault(contact, []).append(key)
         sends = [
-            await self._offer_slot.add(self._provide_to, contact, batch, part)
+            await self.slot.add(self._provide_to, contact, batch, part)
             for contact, chosen in by_holder.items()
             for part, batch in enumerate(_chunks(chosen, PROVIDER_KEYS_MAX))
         ]

@@ -56,6 +56,11 @@ class Serving:
         self._record_slot = FnTaskSlot(4, config.waiting_slots, parent)
         self.counters: Counter[str] = Counter()
 
+    @property
+    def slots(self) -> tuple[FnTaskSlot, ...]:
+        """All slots, to be stopped with the node."""
+        return self.upload_slot, self._record_slot
+
     def handle(self, link: Link, request: Request) -> None:
         """Take a request; called in the loop, returns at once."""
         match request:

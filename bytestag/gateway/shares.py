@@ -35,7 +35,7 @@ async def forget_others(client: Client, paths: Collection[Path]) -> None:
     table = client.shared_files_table
     for path in await client.runtime.offload(lambda: table.shared_directories):
         if path not in kept:
-            await client.remove_share(path)
+            await client.sharing.remove(path)
 
 
 def _new_future() -> asyncio.Future[None]:
@@ -85,7 +85,7 @@ class Shares:
         for path in wanted:
             try:
                 if is_hashed:
-                    await client.add_share(path)
+                    await client.sharing.add(path)
                 else:
                     await client.runtime.offload(client.shared_files_table.add_path, path)
             except BytestagError as error:
@@ -155,7 +155,7 @@ class Shares:
             share.fail(StorageError("sharing was stopped"))
             raise
         share.hashed.set_result(None)
-        self._client.watch()
+        self._client.sharing.watch()
         async with asyncio.TaskGroup() as group:
             for work in (share.job.publish(), share.job.follow()):
                 group.create_task(self._guard(work))
@@ -172,7 +172,7 @@ class Shares:
         if share is not None:
             share.stop()
         await self._client.runtime.offload(self._register, path, is_shared=False)
-        return await self._client.remove_share(path)
+        return await self._client.sharing.remove(path)
 
     def close(self) -> None:
         """Stop publishing; what is registered stays so."""

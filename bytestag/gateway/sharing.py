@@ -8,11 +8,12 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bytestag.client import HINTS_MAX, Client
+from bytestag.client import Client
 from bytestag.dht.publishing import PublishOutcome
 from bytestag.errors import BytestagError, Incomplete, StorageError, Unreachable
 from bytestag.gateway import events
 from bytestag.gateway.events import Emit, Event, Throttle
+from bytestag.sharing import HINTS_MAX
 from bytestag.tables.scanning import ScanResult
 from bytestag.tables.shared import SharedRoot
 from bytestag.uri import Link
@@ -169,7 +170,7 @@ class ShareJob:
             if is_step or self._may_emit():
                 self._emit_outcome("publishing", outcome)
 
-        outcome = await client.publish(
+        outcome = await client.sharing.publish(
             order.path, on_progress, copies=order.copies, keep_seconds=order.keep_seconds
         )
         self._note_copies(outcome)
@@ -224,7 +225,7 @@ def _total(outcome: PublishOutcome) -> int:
 
 def link_of(client: Client, root: SharedRoot, order: ShareOrder) -> Link:
     """Return the link of a share, with the addresses that the order allows."""
-    link = client.link_to(root)
+    link = client.sharing.link_to(root)
     if not (order.has_hints and client.options.has_hints):
         return replace(link, hints=(), node_id=None)
     if not link.hints and order.default_host:

@@ -97,7 +97,7 @@ def test_what_is_not_there_is_a_usage_error(with_node, tmp_path):
 
 def test_a_link_says_the_default_route_where_nobody_told_an_address(with_node, source):
     async def check(client):
-        client.hints = list
+        client.sharing.hints = list
         order = ShareOrder(source, copies=1, keep_seconds=0, default_host="192.0.2.7")
         event = await ShareJob(client, order, lambda event: None).hash()
         link = Link.parse(event["link"])
@@ -112,8 +112,8 @@ def test_what_an_earlier_run_shared_is_shared_no_longer(with_node, source, tmp_p
     other.write_bytes(b"private")
 
     async def check(client):
-        await client.add_share(source)
-        await client.add_share(other)
+        await client.sharing.add(source)
+        await client.sharing.add(other)
         await forget_others(client, [source])
         assert client.shared_files_table.shared_directories == [source]
 

@@ -1,0 +1,224 @@
+"""Sharing: what a node serves of its user's files: hashing, links, publishing, watching (shell)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bytestag.config import Config
+from bytestag.crypto.identity import Address
+from bytestag.dht.protocol import Protocol
+from bytestag.dht.publishing import Publisher, PublishOutcome
+from bytestag.events.runtime import Runtime
+from bytestag.events.tasks import Parent
+from bytestag.keys import KeyBytes
+from bytestag.tables.base import KVPID, KVPRecord
+from bytestag.tables.due import Due
+from bytestag.tables.scanning import Progress, ScanResult
+from bytestag.tables.shared import SharedFilesKVPTable, SharedRoot
+from bytestag.tables.stores import Stores
+from bytestag.tables.watching import ShareWatcher
+from bytestag.uri import Link
+
+_logger = logging.getLogger(__name__)
+
+HINTS_MAX = 3
+REPUBLISHED_AT_ONCE = 512
+
+
+class Sharing:
+    """The shares of one node.
+
+    ``copies`` and ``keep_seconds`` are what it publishes with by itself; ``hint_host`` goes into
+    links instead of the observed address, and without ``has_hints`` links carry none.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        protocol: Protocol,
+        publisher: Publisher,
+        config: Config,
+        runtime: Runtime,
+        parent: Parent,
+        *,
+        copies: int,
+        keep_seconds: int,
+        hint_host: str,
+        has_hints: bool,
+    ) -> None:
+        self._stores = stores
+        self._protocol = protocol
+        self._publisher = publisher
+        self._config = config
+        self._runtime = runtime
+        self._parent = parent
+        self._copies = copies
+        self._keep_seconds = keep_seconds
+        self._hint_host = hint_host
+        self._has_hints = has_hints
+        self._changed: dict[KVPID, None] = {}
+        self._watcher: ShareWatcher | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def table(self) -> SharedFilesKVPTable:
+        """The table of the user's files."""
+        assert self._stores.shared is not None, "this node keeps no state, so it shares nothing"
+        return self._stores.shared
+
+    async def add(
+        self, path: Path, progress: Progress | None = None
+    ) -> tuple[SharedRoot, ScanResult]:
+        """Share a file or directory in place: hash what is new, return what it is.
+
+        Raises:
+            UsageError: there is no such path.
+            StorageError: nothing of it could be read.
+        """
+        table = self.table
+        await self._runtime.offload(table.add_path, path)
+        result = await self._runtime.offload(table.scan, progress, None, path)
+        root = await self._runtime.offload(table.root, path)
+        return root, result
+
+    async def remove(self, path: Path) -> bool:
+        """Share a path no longer; return whether it was shared."""
+        was_shared = await self._runtime.offload(self.table.remove_path, path)
+        if was_shared and self._watcher is not None:
+            self._watcher.shares_changed()
+        return was_shared
+
+    def link_to(self, root: SharedRoot) -> Link:
+        """Return the link of a share."""
+        return Link(
+            scheme="bytestag",
+            digest=root.sha1,
+            name=root.path.name,
+            kind="d" if root.is_directory else "f",
+            b3=root.blake3 if root.is_directory else root.info_blake3,
+            ib3=root.info_blake3 if root.is_directory else b"",
+            hints=tuple(self.hints()) if self._has_hints else (),
+            node_id=self._protocol.identity.node_id if self._has_hints and self.hints() else None,
+            network=self._config.network,
+        )
+
+    def hints(self) -> list[Address]:
+        """Return the addresses that a link may carry: given, observed, or bound."""
+        endpoint = self._protocol.endpoint
+        if self._hint_host and endpoint is not None:
+            return [(self._hint_host, endpoint.address[1])]
+        return self._protocol.reachability.addresses[:HINTS_MAX]
+
+    async def publish(
+        self,
+        path: Path,
+        on_progress: Callable[[PublishOutcome], None] = lambda outcome: None,
+        *,
+        copies: int | None = None,
+        keep_seconds: int | None = None,
+    ) -> PublishOutcome:
+        """Say that we serve a share, and push copies of it to donors.
+
+        ``copies`` and ``keep_seconds`` stand in for what the node was told.
+        """
+        await self.provide()
+        records = self.table.share_records(path)
+        keep_seconds = self._keep_seconds if keep_seconds is None else keep_seconds
+        outcome = await self._publisher.publish(
+            records,
+            copies=copies or self._copies,
+            keep_seconds=keep_seconds,
+            on_progress=on_progress,
+        )
+        due = self._runtime.wall() + self._config.republish_seconds
+        again = ((r.kvpid, r.blake3, due) for r in self.table.share_records(path))
+        await self._runtime.offload(lambda: self._stores.publish_due.put_many(again))
+        return outcome
+
+    async def provide(self) -> None:
+        """Tell the nodes near the keys of all our shares that we serve them."""
+        shared = self._stores.shared
+        if shared is None:
+            return
+        keys = await self._runtime.offload(_provided_keys, shared)
+        if keys:
+            accepted, sent = await self._publisher.provide(keys)
+            _logger.info("provider records: %d of %d accepted", accepted, sent)
+
+    async def republish(self) -> None:
+        """Publish again what is due."""
+        while True:
+            due = await self._runtime.offload(
+                self._stores.publish_due.take_due, self._runtime.wall(), REPUBLISHED_AT_ONCE
+            )
+            records = await self._runtime.offload(self._due_records, due)
+            if not due:
+                return
+            await self._publisher.publish(
+                records, copies=self._copies, keep_seconds=self._keep_seconds
+            )
+            again = self._runtime.wall() + self._config.republish_seconds
+            await self._runtime.offload(
+                self._stores.publish_due.put_many, [(r.kvpid, r.blake3, again) for r in records]
+            )
+
+    def _due_records(self, due: Sequence[Due]) -> list[KVPRecord]:
+        records = []
+        for entry in due:
+            try:
+                records.append(self.table.record(entry.kvpid, entry.blake3))
+            except KeyError:
+                self._stores.publish_due.remove(entry.kvpid, entry.blake3)
+        return records
+
+    def watch(self) -> None:
+        """Rescan the shares whenever they change, and publish what is new."""
+        if self._watcher is None:
+            self.table.value_changed_observer.register(self._note_change)
+            self._watcher = ShareWatcher(self.table, self._runtime, self._publish_changes)
+            self._watching = self._parent.create_task(self._watcher.run())
+        else:
+            self._watcher.shares_changed()
+
+    def close(self) -> None:
+        """Watch no more; idempotent."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def _note_change(self, kvpid: KVPID, is_added: bool) -> None:
+        if is_added:
+            self._changed[kvpid] = None
+        else:
+            self._changed.pop(kvpid, None)
+
+    async def _publish_changes(self, result: ScanResult) -> None:
+        changed, self._changed = self._changed, {}
+        if not changed or not len(self._protocol.router):
+            return
+        await self.provide()
+        now = self._runtime.wall()
+        due = [
+            (kvpid, record.blake3, now)
+            for kvpid in changed
+            for record in await self._runtime.offload(self.table.records_by_key, kvpid.key)
+            if record.index == kvpid.index
+        ]
+        await self._runtime.offload(self._stores.publish_due.put_many, due)
+        await self.republish()
+
+
+def _provided_keys(shared: SharedFilesKVPTable) -> set[KeyBytes]:
+    """Return the keys of files, descriptions and manifests; parts follow from those."""
+    keys: set[KeyBytes] = set()
+    for path in shared.shared_directories:
+        try:
+            keys.add(shared.root(path).sha1)
+        except KeyError:
+            continue
+        for record in shared.share_records(path):
+            if record.key != record.index:
+                keys.update((record.key, record.index))
+    return keys
