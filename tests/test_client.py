@@ -1,0 +1,108 @@
+"""A node that is stopped and started again: what it knows survives, without pickle."""
+
+import asyncio
+from pathlib import Path
+
+from bytestag import config
+from bytestag.client import Client, ClientOptions
+from bytestag.config import DAY
+from bytestag.crypto.identity import Identity
+from bytestag.errors import AddressInUse
+from bytestag.events.runtime import system_runtime
+from bytestag.tables.stores import memory_stores, open_stores
+
+OURS = Identity.from_bytes(bytes(range(64)))
+
+
+def client(directory: Path, identity=OURS, **options):
+    runtime = system_runtime(2)
+    stores = open_stores(directory, directory, 2**24, identity.node_id, runtime.wall)
+    return Client(identity, stores, ClientOptions(**options), config.local(), runtime)
+
+
+def other(**options):
+    runtime = system_runtime(2)
+    identity = Identity.generate(runtime.token_bytes)
+    stores = memory_stores(2**24, identity.node_id, runtime.wall)
+    return Client(
+        identity, stores, ClientOptions(is_donor=True, **options), config.local(), runtime
+    )
+
+
+def test_the_port_and_the_contacts_are_kept(tmp_path):
+    async def main():
+        async with other() as known:
+            async with client(tmp_path, known_nodes=(known.address,)) as first:
+                await first.join()
+                address = first.address
+            async with client(tmp_path) as second:
+                assert second.address == address
+                assert await second.join() == 1
+
+    asyncio.run(main())
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_an_error_and_one_remembered_is_not(tmp_path):
+    async def main():
+        async with client(tmp_path / "a") as first:
+            port = first.address[1]
+        async with other(address=("127.0.0.1", port)):
+            async with client(tmp_path / "a") as again:
+                assert again.address[1] != port
+            try:
+                async with client(tmp_path / "b", address=("127.0.0.1", port)):
+                    raise AssertionError("bound a port that is taken")
+            except AddressInUse as error:
+                assert "--port" in error.hint
+
+    asyncio.run(main())
+
+
+def test_sequence_numbers_rise_across_restarts_though_the_clock_goes_back(tmp_path):
+    async def main():
+        numbers = []
+        for hours_back in (0, 48):
+            made = client(tmp_path)
+            true_wall = made.runtime.wall
+            object.__setattr__(made.runtime, "wall", lambda b=hours_back: true_wall() - b * 3600)
+            async with made:
+                numbers += [made._next_seq(), made._next_seq()]
+        assert numbers == sorted(set(numbers))
+
+    asyncio.run(main())
+
+
+def test_what_is_due_survives_a_restart_and_is_published_again(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_bytes(b"a" * 5000)
+
+    async def main():
+        async with other() as donor:
+            async with client(tmp_path, known_nodes=(donor.address,), copies=1) as first:
+                await first.join()
+                await first.sharing.add(tmp_path / "files")
+                await first.sharing.publish(tmp_path / "files")
+                rows = len(first.stores.publish_due)
+                assert rows == len(donor.stores.cache) == 4
+            for kvpid in list(donor.stores.cache.keys()):
+                donor.stores.cache.remove(kvpid)
+            async with client(tmp_path, copies=1) as second:
+                await second.join()
+                assert len(second.stores.publish_due) == rows
+                true_wall = second.runtime.wall
+                object.__setattr__(second.runtime, "wall", lambda: true_wall() + DAY + 60)
+                await second.sharing.republish()
+                assert len(donor.stores.cache) == rows
+
+    asyncio.run(main())
+
+
+def test_a_node_that_stops_leaves_no_task_behind(tmp_path):
+    async def main():
+        async with client(tmp_path) as node, other(known_nodes=(node.address,)) as peer:
+            await peer.join()
+            await peer.dht_network.link_to(next(iter(peer.protocol.router)))
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
