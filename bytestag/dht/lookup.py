@@ -11,6 +11,7 @@ import enum
 from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from bytestag.config import ALPHA, BETA, K
 from bytestag.dht.routing import Contact
@@ -87,18 +88,24 @@ class Shortlist:
     @property
     def is_finished(self) -> bool:
         """Whether enough of the closest have answered, or only ones too slow are left."""
-        skipped = (State.LATE,) if self._is_thorough else (State.SLOW, State.LATE)
-        answered = late = 0
-        for candidate in self._candidates[: self._k]:
+        answered = 0
+        is_any_left = False
+        for candidate in self._nearest():
             if candidate.state is State.ANSWERED:
                 answered += 1
                 if answered == self._needed:
                     return True
-            elif candidate.state in skipped:
-                late += 1
+            elif candidate.state is State.SLOW and not self._is_thorough:
+                is_any_left = True
             else:
                 return False
-        return answered > 0 or late == 0
+        is_any_left |= any(c.state is State.LATE for c in self._candidates)
+        return answered > 0 or not is_any_left
+
+    def _nearest(self) -> list[_Candidate]:
+        """The k closest that the walk waits for: those that are late hold no place among them."""
+        waited_for = (c for c in self._candidates if c.state is not State.LATE)
+        return list(islice(waited_for, self._k))
 
     # --- Commands --------------------------------------------------------------------------------
 
@@ -117,7 +124,7 @@ class Shortlist:
 
     def contacts_to_ask(self) -> list[Contact]:
         """Return whom to ask now; they count as asked."""
-        nearest = self._candidates[: self._k]
+        nearest = self._nearest()
         free = self._alpha - sum(c.state is State.ASKED for c in nearest)
         chosen = [c for c in nearest if c.state is State.NEW][: max(free, 0)]
         for candidate in chosen:
