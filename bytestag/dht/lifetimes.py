@@ -16,8 +16,8 @@ GRANTS = ((0.50, 90 * DAY), (0.80, 7 * DAY), (0.95, DAY))
 def closeness(own: KeyBytes, key: KeyBytes, contacts: Iterable[KeyBytes]) -> int:
     """Return how many contacts are better placed for the key than we are.
 
-    Those in buckets farther from us than the key's, plus those of the key's bucket that are closer
-    to it.
+    Those in buckets nearer to us than the key's, plus those of the key's bucket that are closer to
+    it: 2012's estimate of how many nodes stand between us and the key.
     """
     bucket = compute_bucket_number(own, key)
     distance = own.distance_int(key)
@@ -33,7 +33,7 @@ def time_to_live(better_placed: int) -> int:
     """Return the seconds that a value without a deposit is kept."""
     if better_placed < K:
         return TTL_BASE_SECONDS
-    return int(TTL_BASE_SECONDS / math.exp(better_placed / K))
+    return round(TTL_BASE_SECONDS / math.exp(better_placed / K))
 
 
 def granted_seconds(asked: float, fill: float) -> int:
