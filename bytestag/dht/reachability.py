@@ -46,6 +46,7 @@ class Reachability:
         self._votes: OrderedDict[Address, set[str]] = OrderedDict()
         if not is_unspecified(bound[0]) and self._is_eligible(bound):
             self._known.append(bound)
+        self._given = len(self._known)
 
     @property
     def addresses(self) -> list[Address]:
@@ -65,7 +66,8 @@ class Reachability:
             return False
         del self._votes[observed]
         self._known.append(observed)
-        del self._known[:-ADDRESSES_MAX]
+        if len(self._known) > ADDRESSES_MAX:  # the oldest that was only observed
+            del self._known[self._given]
         return True
 
     def _is_eligible(self, address: Address) -> bool:
