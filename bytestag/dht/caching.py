@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from bytestag.dht.network import DHTNetwork, Sources
+from bytestag.dht.offering import offer
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
@@ -61,13 +62,9 @@ class PathCache:
         self._lent[kvpid] = (record, value)
         try:
             link = await self._network.link_to(donor)
-            conversation = link.open(m.Offer(self._runtime.token_bytes(20), [], [entry]))
-            try:
-                answer = await conversation.next(ANSWER_SECONDS)
-                if isinstance(answer, m.Answer) and answer.verdicts[:1] == b"\0":
-                    await conversation.next(ANSWER_SECONDS)
-            finally:
-                conversation.close()
+            message = m.Offer(self._runtime.token_bytes(20), [], [entry])
+            async for word in offer(link, message, ANSWER_SECONDS):
+                _logger.debug("= cached at %r: %s", donor, word.verdict.name)
         except BytestagError as error:
             _logger.debug("! caching at %r: %s", donor, error)
         finally:

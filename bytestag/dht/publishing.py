@@ -19,8 +19,9 @@ from bytestag.crypto import deposits as d
 from bytestag.crypto.providers import PROVIDER_KEYS_MAX, make_provider_record
 from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
+from bytestag.dht.offering import ANSWER_SECONDS, COUNTED, offer
 from bytestag.dht.routing import Contact
-from bytestag.errors import BytestagError, RemoteError
+from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
 from bytestag.events.tasks import Parent, Task
@@ -34,12 +35,10 @@ T = TypeVar("T")
 ROWS_AT_ONCE = 512
 OFFER_BYTES_MAX = 56_000
 ENTRY_BYTES = 160
-ANSWER_SECONDS = 60.0
 OFFERS_AT_ONCE = 16
 BAD_DONOR_SECONDS = 60.0
 IDLE_ROUNDS_MAX = 5
 ROUND_PAUSE_SECONDS = 2.0
-COUNTED = (Verdict.ACCEPTED, Verdict.HELD)
 RETRIED = (Verdict.BUSY, Verdict.NOT_SENT)
 
 
@@ -145,8 +144,8 @@ class Publisher:
                             self._offer_batch, donor, batch, keep_seconds, outcome, on_progress
                         )
                     )
-        for offer in offers:
-            await offer
+        for made in offers:
+            await made
         return bool(offers)
 
     async def _by_donor(
@@ -218,28 +217,9 @@ class Publisher:
     ) -> None:
         """Make one offer and hand each row's last word to ``on_final``."""
         link = await self._network.link_to(donor)
-        offer = await self._runtime.offload(self._make_offer, rows, keep_seconds)
-        conversation = link.open(offer)
-        try:
-            answer = await conversation.next(ANSWER_SECONDS)
-            if not isinstance(answer, m.Answer) or len(answer.verdicts) != len(rows):
-                raise RemoteError("an offer was answered with something else")
-            waiting: dict[int, _Row] = {}
-            for number, (row, code) in enumerate(zip(rows, answer.verdicts, strict=True)):
-                verdict = _verdict(code)
-                if verdict is Verdict.ACCEPTED:
-                    waiting[number] = row
-                else:
-                    granted = answer.granted[number] if number < len(answer.granted) else 0
-                    on_final(row, verdict, granted)
-            while waiting:
-                stored = await conversation.next(ANSWER_SECONDS)
-                for final in stored.finals if isinstance(stored, m.Stored) else ():
-                    finished = waiting.pop(final.entry, None)
-                    if finished is not None:
-                        on_final(finished, _verdict(final.verdict), final.granted)
-        finally:
-            conversation.close()
+        message = await self._runtime.offload(self._make_offer, rows, keep_seconds)
+        async for word in offer(link, message):
+            on_final(rows[word.entry], word.verdict, word.granted_hours)
 
     def _make_offer(self, rows: list[_Row], keep_seconds: int) -> m.Offer:
         packed: list[bytes] = []
@@ -333,13 +313,6 @@ def is_safe_to_leave(outcome: PublishOutcome) -> bool:
     """Whether the least-copied row is up with 0.999 and has all the copies it can have."""
     reachable = min(outcome.copies_wanted, outcome.donors)
     return outcome.copies_min >= reachable and availability(outcome.copies_min) >= 0.999
-
-
-def _verdict(code: int) -> Verdict:
-    try:
-        return Verdict(code)
-    except ValueError:
-        return Verdict.FULL
 
 
 def _shared_bits(keys: Sequence[KeyBytes]) -> int:

@@ -15,9 +15,9 @@ from bytestag.config import DAY, HOUR, OFFER_KEYS_MAX, Config
 from bytestag.crypto.deposits import split_proof
 from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
-from bytestag.dht.publishing import ANSWER_SECONDS, COUNTED
+from bytestag.dht.offering import ANSWER_SECONDS, offer
 from bytestag.dht.routing import Contact
-from bytestag.errors import BytestagError, RemoteError
+from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
 from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
@@ -146,24 +146,13 @@ class Replicator:
         self, donor: Contact, records: list[KVPRecord], outcome: RepairOutcome
     ) -> None:
         link = await self._network.link_to(donor)
-        conversation = link.open(self._make_offer(records))
-        try:
-            answer = await conversation.next(ANSWER_SECONDS)
-            if not isinstance(answer, m.Answer) or len(answer.verdicts) != len(records):
-                raise RemoteError("an offer was answered with something else")
-            waiting = {n for n, code in enumerate(answer.verdicts) if code == Verdict.ACCEPTED}
-            held = [
-                r for r, code in zip(records, answer.verdicts, strict=True) if code == Verdict.HELD
-            ]
-            outcome.held += len(held)
-            while waiting:
-                stored = await conversation.next(ANSWER_SECONDS)
-                for final in stored.finals if isinstance(stored, m.Stored) else ():
-                    if final.entry in waiting:
-                        waiting.discard(final.entry)
-                        outcome.copied += final.verdict in COUNTED
-        finally:
-            conversation.close()
+        held = []
+        async for word in offer(link, self._make_offer(records)):
+            if word.verdict is Verdict.HELD:
+                held.append(records[word.entry])
+            elif word.verdict is Verdict.ACCEPTED:
+                outcome.copied += 1
+        outcome.held += len(held)
         if held and not await self._proves(link, self._runtime.rng.choice(held)):
             _logger.warning("! %r says that it holds what it cannot prove", donor)
             outcome.liars += 1
