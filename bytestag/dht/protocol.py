@@ -18,7 +18,14 @@ from typing import Protocol as TypingProtocol
 from kademlia.protocol import KademliaProtocol
 
 from bytestag.codec import Raw
-from bytestag.config import DATAGRAM_BYTES_MAX, HOUR, MINUTE, PROTOCOL_VERSION, Config
+from bytestag.config import (
+    AMPLIFICATION_MAX,
+    DATAGRAM_BYTES_MAX,
+    HOUR,
+    MINUTE,
+    PROTOCOL_VERSION,
+    Config,
+)
 from bytestag.crypto.identity import (
     Address,
     Card,
@@ -31,7 +38,7 @@ from bytestag.crypto.identity import (
 from bytestag.dht.reachability import Reachability, is_eligible, is_loopback
 from bytestag.dht.routing import Contact, RoutingTable
 from bytestag.dht.stock import StockDialect
-from bytestag.errors import BytestagError, PacketError
+from bytestag.errors import BytestagError, LocalError, PacketError
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot, SlotFull
 from bytestag.keys import KeyBytes
@@ -39,14 +46,15 @@ from bytestag.network import packets
 from bytestag.network.endpoint import Endpoint
 from bytestag.network.packets import Query, Reply
 from bytestag.network.rpc import NO_REPLY, RPC
-from bytestag.network.tokens import TokenMint
+from bytestag.network.tokens import NO_TOKEN, TokenMint
 
 _logger = logging.getLogger(__name__)
 
 CARDS_REMEMBERED_MAX = 2048
 TOKENS_REMEMBERED_MAX = 4096
 TRIED_REMEMBERED_MAX = 4096
-UNPADDED_REPLY_FACTOR = 3
+LIGHT_PADDING = 60
+LIGHT_PING_BYTES = 164  # three times this has room for a card with eight IPv6 addresses
 SILENCE_SECONDS = 60.0
 SILENT_REMEMBERED_MAX = 2048
 _UNBOUND = ("0.0.0.0", 0)  # noqa: S104  # no socket is bound to it
@@ -99,6 +107,8 @@ class Protocol(RPC, KademliaProtocol):
         self._cards: OrderedDict[bytes, Card] = OrderedDict()
         self._tokens: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
         self._tried: OrderedDict[Address, float] = OrderedDict()
+        self._candidates: OrderedDict[Address, bool] = OrderedDict()
+        self._verifying: set[Address] = set()
         self._checking: set[bytes] = set()
         self._silent: OrderedDict[Address, float] = OrderedDict()
         for method in packets.NATIVE_METHODS:
@@ -150,7 +160,8 @@ class Protocol(RPC, KademliaProtocol):
 
         Raises:
             Timeout: no reply; the routing table has been told.
-            PacketError: a malformed reply, or one of another node than ``contact.id``.
+            PacketError: a malformed reply, one of another node than ``contact.id``, or one of a
+                node that never proved its ID.
         """
         try:
             answer = await self.ask_address(
@@ -158,9 +169,14 @@ class Protocol(RPC, KademliaProtocol):
             )
             if answer.contact.id != contact.id:
                 raise PacketError("another node answered")
+        except LocalError:  # ours, not the contact's
+            raise
         except BytestagError:
             self.has_failed(contact, SILENCE_SECONDS)
             raise
+        answer.contact.card = answer.contact.card or contact.card
+        if answer.contact.card is None:
+            raise PacketError("an answer without a card")
         return answer
 
     def has_failed(self, contact: Contact, silence_seconds: float) -> None:
@@ -182,8 +198,12 @@ class Protocol(RPC, KademliaProtocol):
         on_slow: Callable[[int], None] | None = None,
         *,
         wants_card: bool = True,
+        is_light: bool = False,
     ) -> Answer:
-        """Send a native request to an address, whoever is there; see :meth:`ask`."""
+        """Send a native request to an address, whoever is there; see :meth:`ask`.
+
+        With ``is_light`` it is short even without a token: room for a card, and not for more.
+        """
         query = Query(
             version=PROTOCOL_VERSION,
             network=self.config.network_id,
@@ -193,6 +213,8 @@ class Protocol(RPC, KademliaProtocol):
             target=target,
             wants_card=wants_card,
         )
+        if is_light and query.token is None:
+            query.token, query.padding = NO_TOKEN, bytes(LIGHT_PADDING)
         body = await self.call(address, method, [query], on_slow)
         reply = packets.decode_reply(body, self.config.network_id)
         return self._accept_reply(address, reply)
@@ -268,28 +290,46 @@ class Protocol(RPC, KademliaProtocol):
         finally:
             self._checking.discard(contact.id)
 
-    def _consider(self, node_id: KeyBytes, address: Address) -> None:
-        """Verify somebody who asked us, if the table could use it; each address once a minute."""
+    def _consider(self, node_id: bytes | None, address: Address, is_proven: bool) -> bool:
+        """Verify somebody who asked us, if the table could use it; return whether we shall.
+
+        Each address once a minute; a few at a time, and the others wait in line.
+        """
         now = self.runtime.monotonic()
         tried = self._tried.get(address)
-        if (tried is not None and now - tried < MINUTE) or not self.router.wants(node_id):
-            return
-        if not self._is_eligible(Contact(node_id, address)):
-            return
-        try:
-            self._slot.add_no_block(self._verify, address)
-        except SlotFull:
+        if node_id is None or (tried is not None and now - tried < MINUTE):
+            return False
+        candidate = Contact(KeyBytes(node_id), address)
+        if not self.router.wants(node_id) or not self._is_eligible(candidate):
+            return False
+        if len(self._candidates) >= self.config.candidates_max:
             self.counters["candidates dropped"] += 1
-            return
+            return False
+        self._candidates[address] = is_proven
         self._tried[address] = now
         self._tried.move_to_end(address)
         _trim(self._tried, TRIED_REMEMBERED_MAX)
+        self._verify_waiting()
+        return True
 
-    async def _verify(self, address: Address) -> None:
+    def _verify_waiting(self) -> None:
+        while self._candidates and len(self._verifying) < self.config.verify_pings_max:
+            address, is_proven = self._candidates.popitem(last=False)
+            try:
+                self._slot.add_no_block(self._verify, address, is_proven)
+            except BytestagError:  # full, or the node is closing
+                self.counters["candidates dropped"] += 1
+                return
+            self._verifying.add(address)
+
+    async def _verify(self, address: Address, is_proven: bool) -> None:
         try:
-            await self.ping(address)
+            await self.ask_address(address, "bt_ping", is_light=not is_proven)
         except BytestagError as error:
             _logger.debug("- candidate %s:%d: %s", *address, error)
+        finally:
+            self._verifying.discard(address)
+            self._verify_waiting()
 
     def _is_eligible(self, contact: Contact) -> bool:
         """Whether an address may stand in our table at all."""
@@ -307,14 +347,15 @@ class Protocol(RPC, KademliaProtocol):
         self, method: str, address: Address, arguments: list[Raw], sequence_id: bytes, size: int
     ) -> Any:
         query = packets.decode_query(arguments, self.config.network_id)
-        if query.node_id is not None:
-            self._consider(KeyBytes(query.node_id), address)
         if method != "bt_ping" and query.target is None:
             raise PacketError("a find without a target")
+        is_proven = query.token is not None and self._is_proven(query.token, address)
+        budget = DATAGRAM_BYTES_MAX if is_proven else size * AMPLIFICATION_MAX
+        may_ping = is_proven or size >= packets.PADDED_BYTES
+        if may_ping and self._consider(query.node_id, address, is_proven) and not is_proven:
+            budget -= 2 * LIGHT_PING_BYTES  # the reply shares it with our ping, sent twice
+        bytes_max = min(budget, DATAGRAM_BYTES_MAX)
         reply = self._reply(query, address)
-        bytes_max = DATAGRAM_BYTES_MAX
-        if query.token is None or not self._is_proven(query.token, address):
-            bytes_max = min(bytes_max, size * UNPADDED_REPLY_FACTOR)
         if method == "bt_ping":
             return packets.encode_reply(sequence_id, reply, bytes_max)
         assert query.target is not None
