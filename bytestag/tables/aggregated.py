@@ -40,23 +40,28 @@ class AggregatedKVPTable(KVPTable):
     def kept_bytes(self) -> int:
         return self.primary_table.kept_bytes
 
+    @property
+    def _readable(self) -> tuple[KVPTable, ...]:
+        """The tables that may have something: not a primary that stores nothing."""
+        return self.tables[1:] if self.max_size == 0 else self.tables
+
     def records_by_key(self, key: KeyBytes) -> list[KVPRecord]:
         found: dict[tuple[KVPID, bytes], KVPRecord] = {}
-        for table in self.tables:
+        for table in self._readable:
             for record in table.records_by_key(key):
                 found.setdefault((record.kvpid, record.blake3), record)
         return list(found.values())
 
     def records_by_keys(self, keys: Iterable[KeyBytes]) -> dict[KeyBytes, list[KVPRecord]]:
         merged: dict[KeyBytes, dict[tuple[KVPID, bytes], KVPRecord]] = {key: {} for key in keys}
-        for table in self.tables:
+        for table in self._readable:
             for key, records in table.records_by_keys(merged.keys()).items():
                 for record in records:
                     merged[key].setdefault((record.kvpid, record.blake3), record)
         return {key: list(found.values()) for key, found in merged.items()}
 
     def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:
-        for table in self.tables:
+        for table in self._readable:
             try:
                 return table.read(kvpid, selector)
             except KeyError:
@@ -64,7 +69,8 @@ class AggregatedKVPTable(KVPTable):
         raise KeyError(kvpid)
 
     def read_row(self, record: KVPRecord) -> bytes:
-        for table in self.tables:
+        tables = self._readable
+        for table in reversed(tables) if record.is_original else tables:  # likely ones first
             try:
                 return table.read_row(record)
             except KeyError:
@@ -73,7 +79,7 @@ class AggregatedKVPTable(KVPTable):
 
     def read_rows(self, records: Sequence[KVPRecord]) -> list[bytes | None]:
         values: list[bytes | None] = [None] * len(records)
-        for table in self.tables if self.primary_table.used_bytes else self.tables[1:]:
+        for table in self._readable:
             missing = [number for number, value in enumerate(values) if value is None]
             found = table.read_rows([records[number] for number in missing])
             for number, value in zip(missing, found, strict=True):
