@@ -1,0 +1,271 @@
+"""One value: from here, from servers, from donors; who is asked, who is mistrusted, the cost."""
+
+import asyncio
+
+import pytest
+
+from bytestag.dht.fetching import GETS_PER_SOURCE_MAX, MISTRUST_SECONDS, Fetcher, Wanted
+from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
+from bytestag.hashing import blake3, sha1
+from bytestag.keys import KeyBytes
+from bytestag.sim.network import Conditions
+from bytestag.sim.world import run
+from tests.dht.helpers import Cluster, add_values, content, get_nothing, own, serve
+
+CALM = Conditions(latency=0.005, spread=0)
+VALUE = content(50_000)
+
+
+def wanted(value=VALUE, **fields):
+    known = {"index": sha1(value), "blake3": blake3(value), "size": len(value)}
+    return Wanted(KeyBytes.new_hash(value), **(known | fields))
+
+
+def in_cluster(main, holders=2, **options):
+    async def started(world):
+        async with Cluster(world) as cluster:
+            nodes = [await cluster.start() for _ in range(holders)]
+            reader = await cluster.start(**({"is_client": True, "cache_bytes": 0} | options))
+            fetcher = Fetcher(
+                reader.dht_network, reader.stores.table, reader.config, reader.runtime,
+                reader._group,
+            )  # fmt: skip
+            try:
+                return await main(cluster, fetcher, nodes)
+            finally:
+                fetcher.close()
+
+    return run(started, conditions=CALM)
+
+
+def contact(reader, node):
+    return reader._network.protocol.router.contact(node.identity.node_id)
+
+
+@pytest.mark.parametrize("fields", [{}, {"index": b""}, {"blake3": b""}, {"size": 2**20}], ids=str)
+def test_whatever_is_known_of_a_value_suffices_to_find_it(fields):
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], own(VALUE))
+        assert await fetcher.fetch(wanted(**fields)) == VALUE
+        counts = fetcher.counts
+        assert counts.bytes_received == len(VALUE)
+        assert counts.by_source == {nodes[0].identity.node_id: len(VALUE)}
+        assert (counts.holders, counts.wrong) == (1, 0)
+
+    in_cluster(main)
+
+
+def test_what_is_here_is_not_asked_for():
+    async def main(cluster, fetcher, nodes):
+        before = cluster.world.network.counters["sent"]
+        assert await fetcher.fetch(wanted()) == VALUE
+        assert cluster.world.network.counters["sent"] == before
+
+    async def started(world):
+        async with Cluster(world) as cluster:
+            await cluster.start()
+            reader = await cluster.start()
+            add_values(reader, own(VALUE))
+            fetcher = Fetcher(
+                reader.dht_network, reader.stores.table, reader.config, reader.runtime,
+                reader._group,
+            )  # fmt: skip
+            await main(cluster, fetcher, [])
+
+    run(started, conditions=CALM)
+
+
+def test_a_small_value_comes_inside_the_reply():
+    small = content(800)
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], own(small))
+        assert await fetcher.fetch(wanted(small)) == small
+        assert fetcher.counts.by_source == {}
+        assert len(nodes[0].sessions) == 0
+
+    in_cluster(main)
+
+
+def test_a_liar_is_not_asked_again_for_a_while_and_is_counted():
+    asked = []
+
+    def lie(record, value):
+        asked.append(record)
+        return bytes(len(value))
+
+    async def main(cluster, fetcher, nodes):
+        more = [content(50_000, seed) for seed in range(1, 4)]
+        for value in more:
+            for node in nodes:
+                add_values(node, own(value))
+        serve(nodes[0], lie)
+        for value in more:
+            assert await fetcher.fetch(wanted(value)) == value
+        assert len(asked) <= 1
+        assert fetcher.counts.wrong == len(asked)
+
+    in_cluster(main)
+
+
+def test_mistrust_ends():
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], own(VALUE))
+        true_read = nodes[0].stores.table.read_row
+        serve(nodes[0], lambda record, value: bytes(len(value)))
+        with pytest.raises(Corrupt):
+            await fetcher.fetch(wanted())
+        nodes[0].stores.table.read_row = true_read
+        with pytest.raises(Corrupt):
+            await fetcher.fetch(wanted())
+        await asyncio.sleep(MISTRUST_SECONDS + 1)
+        assert await fetcher.fetch(wanted()) == VALUE
+
+    in_cluster(main)
+
+
+def test_the_only_holder_being_mistrusted_is_no_reason_to_say_that_nobody_holds_it():
+    other = content(50_000, 1)
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], own(VALUE) | own(other))
+        get_nothing(nodes[0])
+        for value in (VALUE, other):
+            with pytest.raises(Timeout, match="none delivered"):
+                await fetcher.fetch(wanted(value))
+
+    in_cluster(main)
+
+
+def test_a_value_that_is_there_with_another_blake3_is_not_what_was_wanted():
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], own(VALUE))
+        with pytest.raises(NotFound):
+            await fetcher.fetch(wanted(blake3=blake3(b"other")))
+
+    in_cluster(main)
+
+
+def test_a_source_is_asked_for_a_few_values_at_one_time():
+    rows = {}
+    for seed in range(40):
+        rows |= own(content(20_000, seed))
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], rows)
+        contact_ = next(
+            c for c in fetcher._network.protocol.router if c.id == nodes[0].identity.node_id
+        )
+        fetcher.add_server(contact_)
+        most = 0
+        true_find = nodes[0]._serving._find
+
+        def find(get):
+            nonlocal most
+            most = max(most, len(nodes[0].upload_slot.current_tasks))
+            return true_find(get)
+
+        nodes[0]._serving._find = find
+        found = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
+        assert found == list(rows.values())
+        assert 1 < most <= GETS_PER_SOURCE_MAX
+
+    in_cluster(main, 1)
+
+
+def test_a_busy_holder_is_asked_again():
+    rows = {}
+    for seed in range(30):
+        rows |= own(content(20_000, seed))
+
+    async def started(world):
+        async with Cluster(world, upload_slots=1, waiting_slots=1) as cluster:
+            node = await cluster.start()
+            reader = await cluster.start(is_client=True, cache_bytes=0)
+            add_values(node, rows)
+            fetcher = Fetcher(
+                reader.dht_network, reader.stores.table, reader.config, reader.runtime,
+                reader._group,
+            )  # fmt: skip
+            found = await asyncio.gather(
+                *(fetcher.fetch(wanted(v)) for v in list(rows.values())[:6])
+            )
+            assert found == list(rows.values())[:6]
+            assert node._serving.counters["busy"]
+
+    run(started, conditions=CALM)
+
+
+def test_one_look_up_serves_the_keys_around_it():
+    rows = {}
+    for seed in range(20):
+        rows |= own(content(3_000, seed))
+
+    async def main(cluster, fetcher, nodes):
+        for node in nodes:
+            add_values(node, rows)
+        for value in rows.values():
+            assert await fetcher.fetch(wanted(value)) == value
+        assert fetcher.counts.asked <= 2 * len(nodes)
+
+    in_cluster(main)
+
+
+def test_a_server_that_only_the_link_names_is_probed_and_used():
+    async def main(cluster, fetcher, nodes):
+        lonely = await cluster.start(joins=False)
+        add_values(lonely, own(VALUE))
+        fetcher.probe(lonely.identity.node_id, [("10.99.0.1", 4000), lonely.address])
+        assert await fetcher.fetch(wanted()) == VALUE
+        assert list(fetcher.counts.by_source) == [lonely.identity.node_id]
+
+    in_cluster(main, joins=False)
+
+
+def test_another_node_behind_the_address_of_a_link_is_not_used():
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], own(VALUE))
+        fetcher.probe(bytes(20), [nodes[0].address])
+        await fetcher.probes_ended()
+        assert not fetcher.has_servers
+
+    in_cluster(main, joins=False)
+
+
+def test_errors_tell_apart_nobody_there_nobody_has_it_and_silence():
+    async def alone(cluster, fetcher, nodes):
+        with pytest.raises(Unreachable) as caught:
+            await fetcher.fetch(wanted())
+        return caught.value.exit_status
+
+    async def nothing(cluster, fetcher, nodes):
+        with pytest.raises(NotFound, match="asked 2, 2 answered") as caught:
+            await fetcher.fetch(wanted())
+        return caught.value.exit_status
+
+    async def silence(cluster, fetcher, nodes):
+        add_values(nodes[0], own(VALUE))
+        get_nothing(nodes[0])
+        with pytest.raises(Timeout) as caught:
+            await fetcher.fetch(wanted())
+        return caught.value.exit_status
+
+    assert in_cluster(alone, 0) == 4
+    assert in_cluster(nothing) == 3
+    assert in_cluster(silence) == 5
+
+
+def test_a_cancelled_fetch_frees_its_source_and_tells_the_holder():
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], own(VALUE))
+        fetching = asyncio.ensure_future(fetcher.fetch(wanted()))
+        while not nodes[0].upload_slot.current_tasks:
+            await asyncio.sleep(0.001)
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        await asyncio.sleep(0.1)
+        assert not nodes[0].upload_slot.current_tasks
+        assert all(source.active == 0 for source in fetcher._sources.values())
+
+    in_cluster(main)
