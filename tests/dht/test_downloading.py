@@ -392,6 +392,18 @@ def test_other_content_inside_a_directory_is_left_alone_and_said(tmp_path, size)
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == files
 
 
+def test_a_file_that_takes_the_name_meanwhile_is_left_alone(tmp_path):
+    info, rows = described(WHOLE)
+
+    def report(progress):
+        if progress.bytes_done:
+            (tmp_path / "out").write_bytes(b"mine")
+
+    with pytest.raises(Exists):
+        fetched(link_of(info), rows, tmp_path / "out", report=report)
+    assert (tmp_path / "out").read_bytes() == b"mine"
+
+
 # --- Holders -------------------------------------------------------------------------------------
 
 
@@ -592,6 +604,20 @@ def test_a_description_whose_whole_hash_does_not_fit_its_parts_is_corrupt(tmp_pa
     with pytest.raises(Corrupt) as caught:
         fetched(link, rows | more, tmp_path / "out")
     assert caught.value.exit_status == 6
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("more", [-1, 1, 5_000])
+def test_a_description_that_lies_about_the_size_of_its_last_part_is_refused(tmp_path, more):
+    whole = content(2 * PART_BYTES + 10_000)
+    info, rows = described(whole)
+    last = info.parts[-1]
+    size = len(whole) + more
+    parts = (*info.parts[:-1], last._replace(size=last.size + more))
+    link, lie = forged(info, size=size, parts=parts)
+    with pytest.raises((FormatError, Corrupt)) as caught:
+        fetched(link, rows | lie, tmp_path / "out")
+    assert more < 0 or "size of a part" in caught.value.message
     assert not (tmp_path / "out").exists()
 
 
@@ -914,10 +940,12 @@ def test_cancelling_ends_the_traffic_and_leaves_no_tasks(tmp_path, is_directory)
             reader.fetch(link, tmp_path / "out", report=lambda p: p.bytes_done and started.set())
         )
         await started.wait()
+        before = world_bytes(cluster)
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching
         await asyncio.sleep(1)
+        assert world_bytes(cluster) - before < 3 * 2**20  # what was under way, not what waited
         assert reader.download_slot.current_tasks == ()
         assert reader.download_slot.queue == 0
         assert not nodes[0].upload_slot.current_tasks
