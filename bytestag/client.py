@@ -227,6 +227,7 @@ class Client:
         self._upkeep = Upkeep(
             self.dht_network,
             self.replicator,
+            self.stores.providers,
             config,
             runtime,
             rejoin=self.join,

@@ -38,6 +38,7 @@ ADDRESSES_MAX = 8
 VALUES_PER_KEY_MAX = 64
 VALUES_PER_KEY_AND_DEPOSITOR_MAX = 4
 PROVIDERS_PER_KEY_MAX = 500
+KEYS_PER_PROVIDER_MAX = 100_000  # held for others; a tenth of the table
 AMPLIFICATION_MAX = 3  # bytes sent for each byte received from an unproven address (RFC 9000, 8.1)
 RECORD_OVERHEAD_BYTES = 512  # what a value costs in the quota beside its bytes
 

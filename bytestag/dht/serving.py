@@ -160,8 +160,9 @@ class Serving:
             record.node_id,
             bytes([record.prefix_bits]) + record.prefix,
             record.seq,
-            record.expires,
+            min(record.expires, int(now) + self._config.provider_seconds),
             pack_address(link.address),
+            now=now,
         )
         return Verdict.ACCEPTED if held else Verdict.HELD
 

@@ -11,6 +11,8 @@ from bytestag.dht.network import DHTNetwork
 from bytestag.dht.replication import Replicator
 from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
+from bytestag.tables.memory_stores import MemoryProviderTable
+from bytestag.tables.providers import ProviderTable
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ class Upkeep:
         self,
         network: DHTNetwork,
         replicator: Replicator,
+        providers: ProviderTable | MemoryProviderTable,
         config: Config,
         runtime: Runtime,
         *,
@@ -35,6 +38,7 @@ class Upkeep:
     ) -> None:
         self._network = network
         self._replicator = replicator
+        self._providers = providers
         self._config = config
         self._runtime = runtime
         self._rejoin = rejoin
@@ -49,6 +53,7 @@ class Upkeep:
             for seconds, work in (
                 (CHECK_SECONDS, self._join_or_refresh),
                 (10 * CHECK_SECONDS, self._replicator.expire),
+                (10 * CHECK_SECONDS, self._expire_providers),
                 (CHECK_SECONDS, self._repair_all),
                 (CHECK_SECONDS, self._republish),
                 (config.provider_renew_seconds, self._reprovide),
@@ -64,12 +69,18 @@ class Upkeep:
                 await work()
             except BytestagError as error:
                 _logger.warning("! upkeep: %s", error)
+            except Exception:  # a bug in one chore must not end the node
+                _logger.exception("! upkeep failed")
 
     async def _join_or_refresh(self) -> None:
         if len(self._network.protocol.router):
             await self._network.refresh()
         else:
             await self._rejoin()
+
+    async def _expire_providers(self) -> None:
+        while await self._runtime.offload(self._providers.expire, self._runtime.wall()):
+            pass
 
     async def _repair_all(self) -> None:
         while True:

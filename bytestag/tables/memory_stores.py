@@ -6,6 +6,7 @@ Same methods and meaning as ``due.DueTable`` and ``providers.ProviderTable``.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from bytestag import config
@@ -15,6 +16,7 @@ from bytestag.tables.due import LEASE_SECONDS, Due
 from bytestag.tables.providers import Provider
 
 PROVIDER_ROWS_MAX = 100_000
+KEYS_PER_PROVIDER_MAX = PROVIDER_ROWS_MAX // 10
 
 
 class MemoryDueTable:
@@ -57,15 +59,23 @@ class MemoryDueTable:
 
 
 class MemoryProviderTable:
-    """Provider records, bounded by key and in all."""
+    """Provider records, bounded by key, by provider and in all."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        rows_max: int = PROVIDER_ROWS_MAX,
+        providers_per_key_max: int = config.PROVIDERS_PER_KEY_MAX,
+        keys_per_provider_max: int = KEYS_PER_PROVIDER_MAX,
+    ) -> None:
+        self._rows_max = rows_max
+        self._per_key_max = providers_per_key_max
+        self._per_provider_max = keys_per_provider_max
         self._records: dict[tuple[bytes, bytes], tuple[int, tuple[KeyBytes, ...]]] = {}
         self._by_key: dict[KeyBytes, dict[tuple[bytes, bytes], Provider]] = {}
-        self._rows = 0
+        self._of_provider: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
-        return self._rows
+        return self._of_provider.total()
 
     def put(
         self,
@@ -76,20 +86,24 @@ class MemoryProviderTable:
         expires: int,
         addresses: bytes,
         record: bytes = b"",
+        *,
+        now: float = 0.0,
     ) -> int:
         """Store a record in place of an older one; return how many of its keys are held now."""
         name = (provider_id, prefix)
         if name in self._records and self._records[name][0] >= seq:
             return 0
         self._forget(name)
-        held = []
-        for key in keys:
-            row = self._by_key.get(key, {})
-            if len(row) < config.PROVIDERS_PER_KEY_MAX and self._rows < PROVIDER_ROWS_MAX:
-                row[name] = Provider(provider_id, addresses, expires, record)
-                self._by_key[key] = row
-                self._rows += 1
-                held.append(key)
+        wanted = sorted(set(keys))
+        held = self._with_room(wanted, provider_id)
+        if len(held) < len(wanted) and self.expire(now, len(self._records)):
+            held = self._with_room(wanted, provider_id)
+        if not held:
+            return 0
+        for key in held:
+            row = self._by_key.setdefault(key, {})
+            row[name] = Provider(provider_id, addresses, expires, record)
+        self._of_provider[provider_id] += len(held)
         self._records[name] = (seq, tuple(held))
         return len(held)
 
@@ -100,20 +114,36 @@ class MemoryProviderTable:
 
     def expire(self, now: float, limit: int = 1000) -> int:
         """Remove records past their time; return how many."""
-        gone = {
-            name
-            for row in self._by_key.values()
-            for name, provider in row.items()
-            if provider.expires <= now
-        }
-        for name in list(gone)[:limit]:
+        gone = sorted(
+            (self._by_key[keys[0]][name].expires, name)
+            for name, (_seq, keys) in self._records.items()
+            if self._by_key[keys[0]][name].expires <= now
+        )[:limit]
+        for _expires, name in gone:
             self._forget(name)
-        return min(len(gone), limit)
+        return len(gone)
+
+    def remove(self, provider_id: bytes) -> int:
+        """Forget all records of a provider; return how many."""
+        gone = [name for name in self._records if name[0] == provider_id]
+        for name in gone:
+            self._forget(name)
+        return len(gone)
+
+    def _with_room(self, keys: list[KeyBytes], provider_id: bytes) -> list[KeyBytes]:
+        room = min(
+            self._rows_max - len(self), self._per_provider_max - self._of_provider[provider_id]
+        )
+        free = [key for key in keys if len(self._by_key.get(key, ())) < self._per_key_max]
+        return free[: max(0, room)]
 
     def _forget(self, name: tuple[bytes, bytes]) -> None:
-        for key in self._records.pop(name, (0, ()))[1]:
+        keys = self._records.pop(name, (0, ()))[1]
+        for key in keys:
             row = self._by_key[key]
             del row[name]
-            self._rows -= 1
             if not row:
                 del self._by_key[key]
+        self._of_provider[name[0]] -= len(keys)
+        if not self._of_provider[name[0]]:
+            del self._of_provider[name[0]]

@@ -18,6 +18,7 @@ from bytestag.tables.schema import provider_keys, providers, totals
 
 _TOTAL = "provider_keys"
 ROWS_MAX = 1_000_000  # keys in all records: some 100 MB
+EXPIRE_ROWS = 1000
 
 
 class Provider(NamedTuple):
@@ -30,17 +31,19 @@ class Provider(NamedTuple):
 
 
 class ProviderTable:
-    """Provider records, bounded by key and in all."""
+    """Provider records, bounded by key, by provider and in all."""
 
     def __init__(
         self,
         database: Database,
         rows_max: int = ROWS_MAX,
         providers_per_key_max: int = config.PROVIDERS_PER_KEY_MAX,
+        keys_per_provider_max: int = config.KEYS_PER_PROVIDER_MAX,
     ) -> None:
         self._database = database
         self._rows_max = rows_max
         self._per_key_max = providers_per_key_max
+        self._per_provider_max = keys_per_provider_max
 
     def put(
         self,
@@ -51,12 +54,16 @@ class ProviderTable:
         expires: int,
         addresses: bytes,
         record: bytes = b"",
+        *,
+        now: float = 0.0,
     ) -> int:
         """Store a record in place of an older one; return how many of its keys are held now.
 
         A record that is not newer changes nothing and returns 0. Keys that have their providers,
-        or that no longer fit the table, are left out.
+        or that no longer fit the table or the provider's part of it, are left out; what is past
+        its time makes room first.
         """
+        wanted = sorted(set(keys))
 
         def work(connection: sa.Connection) -> int:
             of_record = sa.and_(providers.c.provider == provider_id, providers.c.prefix == prefix)
@@ -66,7 +73,9 @@ class ProviderTable:
                 if known.seq >= seq:
                     return 0
                 _delete(connection, [known.id])
-            accepted = self._with_room(connection, sorted(set(keys)))
+            accepted = self._with_room(connection, wanted, provider_id)
+            while len(accepted) < len(wanted) and _delete_expired(connection, now, EXPIRE_ROWS):
+                accepted = self._with_room(connection, wanted, provider_id)
             if not accepted:
                 return 0
             row = sa.insert(providers).values(
@@ -78,20 +87,24 @@ class ProviderTable:
                 record=record,
             )
             row_id = connection.execute(row.returning(providers.c.id)).scalar_one()
-            connection.execute(
-                sa.insert(provider_keys),
-                [{"key": key, "provider_row": row_id} for key in accepted],
-            )
-            insert = self._database.insert(totals)
-            connection.execute(
-                insert.values(name=_TOTAL, rows=len(accepted), cost=0).on_conflict_do_update(
-                    index_elements=[totals.c.name],
-                    set_={"rows": totals.c.rows + insert.excluded.rows},
-                )
-            )
+            self._insert_keys(connection, row_id, accepted)
             return len(accepted)
 
         return self._database.write(work, values=len(keys), size=len(record))
+
+    def _insert_keys(
+        self, connection: sa.Connection, row_id: int, accepted: list[KeyBytes]
+    ) -> None:
+        connection.execute(
+            sa.insert(provider_keys), [{"key": key, "provider_row": row_id} for key in accepted]
+        )
+        insert = self._database.insert(totals)
+        connection.execute(
+            insert.values(name=_TOTAL, rows=len(accepted), cost=0).on_conflict_do_update(
+                index_elements=[totals.c.name],
+                set_={"rows": totals.c.rows + insert.excluded.rows},
+            )
+        )
 
     def lookup(self, key: KeyBytes, now: float, limit: int = 20) -> list[Provider]:
         """Return who serves a key, the longest lived first."""
@@ -110,15 +123,9 @@ class ProviderTable:
         with self._database.read() as connection:
             return [Provider(*row) for row in connection.execute(query)]
 
-    def expire(self, now: float, limit: int = 1000) -> int:
+    def expire(self, now: float, limit: int = EXPIRE_ROWS) -> int:
         """Remove at most ``limit`` records past their time; return how many."""
-        query = sa.select(providers.c.id).where(providers.c.expires <= now)
-
-        def work(connection: sa.Connection) -> int:
-            ids = connection.execute(query.order_by(providers.c.expires).limit(limit)).scalars()
-            return _delete(connection, list(ids))
-
-        return self._database.write(work)
+        return self._database.write(lambda connection: _delete_expired(connection, now, limit))
 
     def remove(self, provider_id: bytes) -> int:
         """Forget all records of a provider; return how many."""
@@ -134,15 +141,26 @@ class ProviderTable:
         with self._database.read() as connection:
             return _count(connection)
 
-    def _with_room(self, connection: sa.Connection, keys: list[KeyBytes]) -> list[KeyBytes]:
-        room = max(0, self._rows_max - _count(connection))
+    def _with_room(
+        self, connection: sa.Connection, keys: list[KeyBytes], provider_id: bytes
+    ) -> list[KeyBytes]:
+        of_provider = (
+            sa.select(sa.func.count())
+            .select_from(provider_keys)
+            .join(providers, provider_keys.c.provider_row == providers.c.id)
+            .where(providers.c.provider == provider_id)
+        )
+        room = min(
+            self._rows_max - _count(connection),
+            self._per_provider_max - connection.execute(of_provider).scalar_one(),
+        )
         per_key = (
             sa.select(provider_keys.c.key, sa.func.count())
             .where(provider_keys.c.key.in_(keys))
             .group_by(provider_keys.c.key)
         )
         counts: dict[bytes, int] = {row[0]: row[1] for row in connection.execute(per_key)}
-        return [key for key in keys if counts.get(key, 0) < self._per_key_max][:room]
+        return [key for key in keys if counts.get(key, 0) < self._per_key_max][: max(0, room)]
 
 
 def _count(connection: sa.Connection) -> int:
@@ -158,3 +176,9 @@ def _delete(connection: sa.Connection, ids: list[int]) -> int:
     of_total = sa.update(totals).where(totals.c.name == _TOTAL)
     connection.execute(of_total.values(rows=totals.c.rows - gone))
     return len(ids)
+
+
+def _delete_expired(connection: sa.Connection, now: float, limit: int) -> int:
+    query = sa.select(providers.c.id).where(providers.c.expires <= now)
+    ids = connection.execute(query.order_by(providers.c.expires).limit(limit)).scalars()
+    return _delete(connection, list(ids))

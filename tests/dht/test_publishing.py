@@ -372,6 +372,29 @@ def test_a_provider_record_is_taken_from_its_own_session_and_address_only(case):
     run(main, conditions=CALM)
 
 
+def test_a_provider_record_lives_for_two_days_at_most_and_leaves_by_itself():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            client = await cluster.start(cache_bytes=0)
+            key = KeyBytes.new_hash(b"file")
+            now = client.runtime.wall()
+            record = make_provider_record(
+                client.identity, cluster.config.network_id, 1, now + 50 * HOUR,
+                [client.address], [key],
+            )  # fmt: skip
+            connecting, message = provide(client, record)
+            await (await connecting).ask(message, 5)
+            (found,) = donor.stores.providers.lookup(key, now)
+            assert found.expires <= donor.runtime.wall() + 48 * HOUR
+            donor.stores.providers.put([key], b"dead", b"", 1, int(now) + 60, b"")
+            assert len(donor.stores.providers) == 2
+            await asyncio.sleep(15 * 60)
+            assert len(donor.stores.providers) == 1
+
+    run(main, conditions=CALM)
+
+
 def test_readers_find_the_provider_of_a_share():
     async def main(world):
         async with Cluster(world) as cluster:

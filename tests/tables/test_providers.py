@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bytestag.tables.database_engine import Database
+from bytestag.tables.memory_stores import MemoryProviderTable
 from bytestag.tables.providers import Provider, ProviderTable
 from tests.tables.helpers import key_of, numbered
 
+MakeTable = Callable[..., ProviderTable | MemoryProviderTable]
 A, B, C = (key_of(value) for value in (b"a", b"b", b"c"))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def any_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def make_table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeTable]:
+    """Make a table of each kind, with any bounds."""
+    if request.param == "memory":
+        yield MemoryProviderTable
+        return
     is_sqlite = request.param == "sqlite"
     url = tmp_path / "a.db" if is_sqlite else request.getfixturevalue("postgres_url")
     database = Database(url)
-    yield database
+    yield lambda **bounds: ProviderTable(database, **bounds)
     database.close()
 
 
-def test_a_record_is_found_under_each_of_its_keys(any_database: Database) -> None:
-    table = ProviderTable(any_database)
+def test_a_record_is_found_under_each_of_its_keys(make_table: MakeTable) -> None:
+    table = make_table()
     assert table.put([A, B], b"node 1", b"\0", 1, 100, b"addresses", b"record") == 2
     assert table.lookup(A, 50) == [Provider(b"node 1", b"addresses", 100, b"record")]
     assert table.lookup(B, 50) == table.lookup(A, 50)
@@ -32,8 +38,8 @@ def test_a_record_is_found_under_each_of_its_keys(any_database: Database) -> Non
     assert len(table) == 2
 
 
-def test_a_newer_record_of_a_prefix_replaces_the_older(any_database: Database) -> None:
-    table = ProviderTable(any_database)
+def test_a_newer_record_of_a_prefix_replaces_the_older(make_table: MakeTable) -> None:
+    table = make_table()
     table.put([A, B], b"node", b"\0", 5, 100, b"old")
     assert table.put([B, C], b"node", b"\0", 5, 300, b"same seq") == 0
     assert table.put([B, C], b"node", b"\0", 4, 300, b"older") == 0
@@ -44,16 +50,16 @@ def test_a_newer_record_of_a_prefix_replaces_the_older(any_database: Database) -
     assert len(table) == 3
 
 
-def test_the_longest_lived_come_first_and_the_dead_never(any_database: Database) -> None:
-    table = ProviderTable(any_database)
+def test_the_longest_lived_come_first_and_the_dead_never(make_table: MakeTable) -> None:
+    table = make_table()
     for number in range(1, 6):
         table.put([A], b"node %d" % number, b"", 1, number * 10, b"")
     assert [provider.expires for provider in table.lookup(A, 20, limit=2)] == [50, 40]
     assert [provider.expires for provider in table.lookup(A, 20)] == [50, 40, 30]
 
 
-def test_expired_and_removed_records_leave_no_keys(any_database: Database) -> None:
-    table = ProviderTable(any_database)
+def test_expired_and_removed_records_leave_no_keys(make_table: MakeTable) -> None:
+    table = make_table()
     table.put([A, B], b"node 1", b"", 1, 10, b"")
     table.put([A], b"node 2", b"", 1, 20, b"")
     table.put([A, C], b"node 3", b"", 1, 30, b"")
@@ -66,19 +72,56 @@ def test_expired_and_removed_records_leave_no_keys(any_database: Database) -> No
     assert table.lookup(A, 0) == []
 
 
-def test_a_key_has_a_bounded_number_of_providers(any_database: Database) -> None:
-    table = ProviderTable(any_database, providers_per_key_max=3)
+def test_a_key_has_a_bounded_number_of_providers(make_table: MakeTable) -> None:
+    table = make_table(providers_per_key_max=3)
     held = [table.put([A, B] if n == 4 else [A], b"%d" % n, b"", 1, 10, b"") for n in range(5)]
     assert held == [1, 1, 1, 0, 1]
     assert len(table.lookup(A, 0)) == 3
     assert len(table.lookup(B, 0)) == 1
 
 
-def test_the_table_is_bounded_and_counts_what_it_replaces(any_database: Database) -> None:
-    table = ProviderTable(any_database, rows_max=10)
+def test_the_table_is_bounded_and_counts_what_it_replaces(make_table: MakeTable) -> None:
+    table = make_table(rows_max=10)
     keys = [key_of(value) for value in numbered(20)]
     assert table.put(keys[:8], b"one", b"", 1, 10, b"") == 8
     assert table.put(keys[8:], b"two", b"", 1, 10, b"") == 2
     assert table.put(keys[8:], b"three", b"", 1, 10, b"") == 0
     assert table.put(keys[:3], b"one", b"", 2, 10, b"") == 3
     assert len(table) == 5
+
+
+def test_what_is_past_its_time_makes_room_for_a_new_record(make_table: MakeTable) -> None:
+    table = make_table(rows_max=4, providers_per_key_max=2)
+    table.put([A], b"old 1", b"", 1, 10, b"")
+    table.put([A], b"old 2", b"", 1, 10, b"")
+    assert table.put([A], b"early", b"", 1, 90, b"", now=9) == 0
+    assert table.put([A], b"new", b"", 1, 90, b"", now=10) == 1
+    assert [provider.provider_id for provider in table.lookup(A, 0)] == [b"new"]
+    table.put([B, C, key_of(b"d")], b"old 3", b"", 1, 20, b"", now=10)
+    assert table.put([B, C], b"newer", b"", 1, 90, b"", now=20) == 2
+    assert len(table) == 3
+
+
+def test_one_provider_has_a_bounded_number_of_keys(make_table: MakeTable) -> None:
+    table = make_table(keys_per_provider_max=5)
+    keys = [key_of(value) for value in numbered(8)]
+    assert table.put(keys[:4], b"greedy", b"\0", 1, 10, b"") == 4
+    assert table.put(keys[4:], b"greedy", b"\1", 1, 10, b"") == 1
+    assert table.put(keys[4:], b"greedy", b"\2", 1, 10, b"") == 0
+    assert table.put(keys, b"another", b"", 1, 10, b"") == 5
+    assert table.put(keys[:2], b"greedy", b"\0", 2, 10, b"") == 2
+    assert table.put(keys[4:], b"greedy", b"\2", 1, 10, b"") == 2
+
+
+def test_a_record_without_an_accepted_key_is_not_remembered(make_table: MakeTable) -> None:
+    table = make_table(providers_per_key_max=1)
+    table.put([A], b"first", b"", 1, 10, b"")
+    assert table.put([A], b"second", b"", 7, 90, b"") == 0
+    table.expire(10)
+    assert table.put([A], b"second", b"", 7, 90, b"") == 1
+
+
+def test_a_key_named_twice_counts_once(make_table: MakeTable) -> None:
+    table = make_table()
+    assert table.put([A, A], b"node", b"", 1, 10, b"") == 1
+    assert len(table) == 1
