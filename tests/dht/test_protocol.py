@@ -242,14 +242,15 @@ def test_a_contact_that_falls_silent_is_dropped_after_a_few_calls_and_not_mentio
     with_peer(main)
 
 
-def test_the_oldest_of_a_full_bucket_is_pinged_and_makes_room_if_it_is_silent():
+def test_the_oldest_of_a_full_bucket_is_pinged_once_when_others_want_its_place():
     async def main(world, client, peer):
         peer.replies = lambda query: reply(SOMEBODY, HERE)
         oldest = await client.protocol.ping(HERE)
         pings = len(peer.received)
+        newcomer = await Peer(world, "10.5.5.6").open()
+        newcomer.replies = lambda query: reply(ANOTHER, newcomer.address)
         client.protocol.router.add_contact = lambda contact: oldest
-        client.protocol._admit(Contact(ANOTHER.node_id, ("10.5.5.6", 4000)))
-        client.protocol._admit(Contact(ANOTHER.node_id, ("10.5.5.6", 4000)))
+        await asyncio.gather(*(client.protocol.ping(newcomer.address) for _ in range(3)))
         await asyncio.sleep(1)
         assert len(peer.received) == pings + 1
 
@@ -320,8 +321,12 @@ def test_a_thousand_strangers_cause_sixteen_verifications_at_a_time_and_no_store
             assert kinds.count(packets.REQUEST) <= 2  # one ping, sent again once
         pinged = sum(bool(stranger.requests()) for stranger in strangers)
         assert pinged == client.config.candidates_max + 16
-        assert client.protocol.counters["candidates dropped"] == 1000 - pinged
-        assert len(client.protocol._candidates) == len(client.protocol._verifying) == 0
+        assert client.protocol.admission.counters["candidates dropped"] == 1000 - pinged
+        assert (
+            len(client.protocol.admission._candidates)
+            == len(client.protocol.admission._verifying)
+            == 0
+        )
         assert len(client.protocol.router) == 0
 
     with_peer(main)
