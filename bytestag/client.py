@@ -2,15 +2,15 @@
 
 ::
 
-    async with Client(options, config, runtime) as client:
+    async with Client(identity, stores, options, config, runtime) as client:
         root, _ = await client.sharing.add(path)
-        print(client.sharing.link_to(root))
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bytestag.config import Config
-from bytestag.crypto.identity import DONOR, Address, Identity, unpack_addresses
+from bytestag.crypto.identity import DONOR, Address, Identity
 from bytestag.dht import lifetimes
 from bytestag.dht.caching import PathCache
 from bytestag.dht.downloading import Downloader, FetchProgress
@@ -97,6 +97,7 @@ class Client:
         self._tasks: list[asyncio.Task[None]] = []
         self._slots: list[FnTaskSlot] = []
         self._seq = 0
+        self._seq_lock = threading.Lock()
         self._seq_reserved = 0
         self._endpoint: Endpoint | None = None
 
@@ -145,21 +146,27 @@ class Client:
         await self._end()
 
     async def _end(self) -> None:
+        """Leave in order: the network first, then the work, then the tables."""
         for task in self._tasks:
             task.cancel()
         if self._slots:
             self.sharing.close()
+        if self._endpoint is not None:
+            self.sessions.close()
+            self.protocol.close()
+            self._endpoint.close()
         for slot in self._slots:
             slot.stop()
         try:
             if self._endpoint is not None:
                 await self._save()
-                self.sessions.close()
-                self.protocol.close()
-                self._endpoint.close()
+        except BytestagError as error:
+            _logger.warning("x the contacts are not saved: %s", error)
         finally:
-            await self._group.__aexit__(None, None, None)
-            self.stores.close()
+            try:
+                await self._group.__aexit__(None, None, None)
+            finally:
+                self.stores.close()
 
     def _build(self) -> None:
         options, config, runtime = self.options, self.config, self.runtime
@@ -178,7 +185,7 @@ class Client:
             slot=self._control_slot,
             holdings=TableHoldings(table, providers, runtime),
         )
-        self.sessions = Sessions(self.identity, config, runtime, mint, self._handle, capabilities)
+        self.sessions = Sessions(self.identity, config, runtime, mint, self._serve, capabilities)
         self.dht_network = DHTNetwork(self.protocol, self.sessions, config, runtime)
         self._build_services(table, capabilities)
 
@@ -209,7 +216,7 @@ class Client:
             runtime,
             self._group,
             is_donor=bool(capabilities),
-            time_to_live=self._time_to_live,
+            times_to_live=self._times_to_live,
             on_seen=self.replicator.seen,
         )
         self._path_cache = PathCache(self.dht_network, runtime, self._group)
@@ -236,7 +243,7 @@ class Client:
             save=self._save,
         )
 
-    def _handle(self, link: SessionLink, request: Request) -> None:
+    def _serve(self, link: SessionLink, request: Request) -> None:
         self._serving.handle(link, request)
 
     async def _bind(self) -> None:
@@ -257,13 +264,22 @@ class Client:
         self.protocol.attach(endpoint)
         self.sessions.attach(endpoint)
 
-    def _time_to_live(self, key: KeyBytes) -> int:
-        contacts = (contact.node_id for contact in self.protocol.router)
-        placed = lifetimes.closeness(self.identity.node_id, key, contacts)
-        return lifetimes.time_to_live(placed)
+    def _times_to_live(self) -> Callable[[KeyBytes], int]:
+        """Return the 2012 life of a key, as a function that threads may call."""
+        contacts = [contact.node_id for contact in self.protocol.router]
+
+        def time_to_live(key: KeyBytes) -> int:
+            placed = lifetimes.closeness(self.identity.node_id, key, contacts)
+            return lifetimes.time_to_live(placed)
+
+        return time_to_live
 
     def _next_seq(self) -> int:
-        """Return a number that rises, across restarts and whatever the clock does."""
+        """Return a number that rises, across restarts and whatever the clock does (any thread)."""
+        with self._seq_lock:
+            return self._raise_seq()
+
+    def _raise_seq(self) -> int:
         if self._seq >= self._seq_reserved:
             state = self.stores.state
             stored = state.json("seq", 0) if state is not None else 0
@@ -343,7 +359,7 @@ class Client:
             self._path_cache,
         )
         if link.hints and self.options.has_hints:
-            fetcher.probe(link.node_id or b"", link.hints)
+            fetcher.probe(link.node_id or b"", link.hints, is_hearsay=False)
         return fetcher
 
     async def find(self, link: Link) -> Sources:
@@ -360,12 +376,6 @@ class Client:
         if sources.is_empty:
             raise NotFound(f"nobody holds it ({sources.answered} answered)")
         return sources
-
-    def provider_addresses(self, sources: Sources) -> dict[str, list[Address]]:
-        """Return node ID -> addresses of the providers found."""
-        return {
-            node_id.hex(): unpack_addresses(packed) for node_id, packed in sources.providers.items()
-        }
 
     # --- Status ----------------------------------------------------------------------------------
 

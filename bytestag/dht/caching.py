@@ -39,7 +39,7 @@ class PathCache:
 
     def lent(self, key: KeyBytes) -> list[tuple[KVPRecord, bytes]]:
         """Return the values under a key that a donor may ask for now."""
-        return [row for kvpid, row in self._lent.items() if kvpid.key == key]
+        return [row for kvpid, row in list(self._lent.items()) if kvpid.key == key]
 
     def leave(self, sources: Sources, value: bytes) -> None:
         """Leave a copy at the closest donor if that one lacks it; do nothing if busy."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import VALUE_BYTES_MAX, Config
-from bytestag.crypto.identity import Address, unpack_addresses
+from bytestag.crypto.identity import Address
 from bytestag.dht.caching import PathCache
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.regions import RegionMap
@@ -21,13 +21,12 @@ from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent, Task
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
-from bytestag.network.links import Busy, Fetched
+from bytestag.network.links import GETS_PER_PEER_MAX, Busy, Fetched
 from bytestag.network.packets import Held
 from bytestag.tables.base import KVPTable
 
 _logger = logging.getLogger(__name__)
 
-GETS_PER_SOURCE_MAX = 8
 OVERTAKE_SECONDS = 0.25
 NEAR_DONORS = 4
 ROUNDS_MAX = 3
@@ -157,19 +156,23 @@ class Fetcher:
             self._looked_up[key] = sources
         self.counts.asked += sources.asked
         self.counts.answered += sources.answered
-        for node_id, packed in self._network.chosen_providers(sources):
-            self.probe(node_id, unpack_addresses(packed))
+        for node_id, addresses in self._network.chosen_providers(sources):
+            self.probe(node_id, addresses)
         return sources
 
-    def probe(self, node_id: bytes, addresses: Sequence[Address]) -> None:
+    def probe(
+        self, node_id: bytes, addresses: Sequence[Address], *, is_hearsay: bool = True
+    ) -> None:
         """See once, without waiting for it, whether a server answers at one of its addresses."""
         if node_id not in self._probes:
-            probe = Task.wrap(self._probe, node_id, addresses)
+            probe = Task.wrap(self._probe, node_id, addresses, is_hearsay)
             self._probes[node_id] = probe.start(self._parent)
 
-    async def _probe(self, node_id: bytes, addresses: Sequence[Address]) -> None:
+    async def _probe(self, node_id: bytes, addresses: Sequence[Address], is_hearsay: bool) -> None:
         try:
-            self.add_server(await self._network.reach_provider(node_id, addresses))
+            self.add_server(
+                await self._network.reach_provider(node_id, addresses, is_hearsay=is_hearsay)
+            )
         except Unreachable as error:
             _logger.debug("- %s", error)
         else:
@@ -223,7 +226,7 @@ class Fetcher:
             if not left:
                 return
             source = min(left, key=lambda s: s.active)
-            if source.active >= GETS_PER_SOURCE_MAX:
+            if source.active >= GETS_PER_PEER_MAX:
                 self._freed.clear()
                 try:
                     async with asyncio.timeout(OVERTAKE_SECONDS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Protocol
 
 from bytestag.config import INLINE_VALUE_BYTES_MAX
@@ -18,7 +19,9 @@ PROVIDERS_MAX = 8
 class Providers(Protocol):
     """Provider records held for others."""
 
-    def lookup(self, key: KeyBytes, now: float, limit: int = ...) -> list[StoredProvider]: ...
+    def lookup(
+        self, key: KeyBytes, now: float, limit: int = ..., rng: random.Random | None = ...
+    ) -> list[StoredProvider]: ...
 
 
 class TableHoldings:
@@ -49,5 +52,5 @@ class TableHoldings:
                 value = self._table.read_row(records[0])
             except KeyError:
                 records = records[1:]
-        providers = self._providers.lookup(key, now, PROVIDERS_MAX)
+        providers = self._providers.lookup(key, now, PROVIDERS_MAX, self._runtime.rng)
         return records, value, providers

@@ -80,6 +80,11 @@ class Shortlist:
         """How many contacts answered."""
         return sum(c.state is State.ANSWERED for c in self._candidates)
 
+    @property
+    def has_unanswered(self) -> bool:
+        """Whether anybody that was mentioned has not answered (and not failed either)."""
+        return any(c.state is not State.ANSWERED for c in self._candidates)
+
     def closest(self) -> list[Contact]:
         """Return the k closest contacts that answered, closest first."""
         answered = [c.contact for c in self._candidates if c.state is State.ANSWERED]

@@ -35,8 +35,8 @@ class Sources:
 
     key: KeyBytes
     holders: list[tuple[Contact, list[Held]]] = field(default_factory=list)
-    providers: dict[bytes, bytes] = field(default_factory=dict)
-    """Node ID -> typed addresses; hints."""
+    providers: dict[bytes, list[Address]] = field(default_factory=dict)
+    """Node ID -> addresses; hints."""
     values: list[bytes] = field(default_factory=list)
     """Values that came inside replies, unverified."""
     contacts: list[Contact] = field(default_factory=list)
@@ -122,15 +122,13 @@ class DHTNetwork(Server):
         )
         return await walk.run(self.config.lookup_seconds)
 
-    async def find_value(
-        self, key: KeyBytes, enough: Callable[[Sources], bool] | None = None
-    ) -> Sources:
-        """Ask the nodes near a key what they hold; ``enough`` may end the walk early."""
+    async def find_value(self, key: KeyBytes) -> Sources:
+        """Ask the nodes near a key what they hold."""
         sources = Sources(key)
 
         def on_answer(answer: Answer) -> bool:
             self._collect(sources, answer)
-            return enough is not None and enough(sources)
+            return False
 
         outcome = await self.lookup(key, method="bt_find_value", on_answer=on_answer)
         sources.asked, sources.answered = outcome.asked, outcome.answered
@@ -144,8 +142,9 @@ class DHTNetwork(Server):
         if reply.value is not None:
             sources.values.append(reply.value)
         for provider in reply.providers:
-            if provider.node_id != self.protocol.identity.node_id:
-                sources.providers.setdefault(provider.node_id, provider.addresses)
+            addresses = self.protocol.referred_addresses(answer.contact.address, provider.addresses)
+            if addresses and provider.node_id != self.protocol.identity.node_id:
+                sources.providers.setdefault(provider.node_id, addresses)
 
     # --- Talking ---------------------------------------------------------------------------------
 
@@ -155,7 +154,7 @@ class DHTNetwork(Server):
         Raises:
             Timeout, RemoteError: it does not answer, or is not who it should be.
         """
-        link = self.sessions.link_to(contact.node_id)
+        link = self.sessions.usable_link_to(contact.node_id)
         if link is not None:
             return link
         if contact.card is None:
@@ -166,19 +165,23 @@ class DHTNetwork(Server):
         peer = Peer(contact.node_id, contact.address, contact.card.x25519, token)
         return await self.sessions.connect(peer)
 
-    async def reach_provider(self, node_id: bytes, addresses: Sequence[Address]) -> Contact:
+    async def reach_provider(
+        self, node_id: bytes, addresses: Sequence[Address], *, is_hearsay: bool = True
+    ) -> Contact:
         """Return the verified contact behind a provider record or a link's hint.
 
-        An empty ``node_id`` takes whoever answers. Raises Unreachable if nobody fitting does.
+        What other nodes say gets one datagram for each address. An empty ``node_id`` takes whoever
+        answers. Raises Unreachable if nobody fitting does.
         """
-        found = await self._gather([self.protocol.ping(a) for a in addresses[:PROVIDERS_TRIED_MAX]])
+        ping = self.protocol.ping_once if is_hearsay else self.protocol.ping
+        found = await self._gather([ping(address) for address in addresses[:PROVIDERS_TRIED_MAX]])
         for contact in found:
             if contact.card is not None and node_id in (b"", contact.card.node_id):
                 return contact
         raise Unreachable("a provider did not answer at any of its addresses")
 
-    def chosen_providers(self, sources: Sources) -> list[tuple[bytes, bytes]]:
-        """Return (node ID, typed addresses) of at most 8 providers, at random."""
+    def chosen_providers(self, sources: Sources) -> list[tuple[bytes, list[Address]]]:
+        """Return (node ID, addresses) of at most 8 providers, at random."""
         chosen = list(sources.providers.items())
         self.runtime.rng.shuffle(chosen)
         return chosen[:PROVIDERS_TRIED_MAX]

@@ -48,10 +48,13 @@ async def offer(
                 yield LastWord(number, _verdict(code), granted)
         while waiting:
             stored = await conversation.next(seconds)
-            for final in stored.finals if isinstance(stored, m.Stored) else ():
-                if final.entry in waiting:
-                    waiting.discard(final.entry)
-                    yield LastWord(final.entry, _verdict(final.verdict), final.granted)
+            finals = stored.finals if isinstance(stored, m.Stored) else []
+            news = {final.entry: final for final in finals if final.entry in waiting}
+            if not news:  # or it could keep us waiting for ever
+                raise RemoteError("a holder said STORED of nothing that was open")
+            for final in news.values():
+                waiting.discard(final.entry)
+                yield LastWord(final.entry, _verdict(final.verdict), final.granted)
     finally:
         conversation.close()
 

@@ -15,9 +15,9 @@ from bytestag.config import HOUR, Config
 from bytestag.crypto import deposits as d
 from bytestag.dht import lifetimes
 from bytestag.dht.routing import address_group
-from bytestag.errors import BytestagError, PacketError, StorageError
+from bytestag.errors import BytestagError, LocalError, PacketError, StorageError
 from bytestag.events.runtime import Runtime
-from bytestag.events.slots import FnTaskSlot, SlotFull
+from bytestag.events.slots import FnTaskSlot
 from bytestag.events.tasks import Parent, Task
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
@@ -136,14 +136,14 @@ class OfferHandler:
         parent: Parent,
         *,
         is_donor: bool,
-        time_to_live: Callable[[KeyBytes], int],
+        times_to_live: Callable[[], Callable[[KeyBytes], int]],
         on_seen: Callable[[list[KVPRecord]], None],
     ) -> None:
         self._table = table
         self._config = config
         self._runtime = runtime
         self._is_donor = is_donor
-        self._time_to_live = time_to_live
+        self._times_to_live = times_to_live
         self._on_seen = on_seen
         self._commits = _Commits(table, runtime)
         self._offer_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
@@ -162,7 +162,7 @@ class OfferHandler:
             return
         try:
             self._offer_slot.add_no_block(self._take, link, offer)
-        except SlotFull:
+        except LocalError:  # full, or the node is closing
             self._answer_all(link, offer, Verdict.BUSY)
 
     def _answer_all(self, link: Link, offer: m.Offer, verdict: Verdict) -> None:
@@ -170,7 +170,7 @@ class OfferHandler:
         link.send(m.Answer(offer.id, bytes([verdict]) * count, [0] * count))
 
     async def _take(self, link: Link, offer: m.Offer) -> None:
-        rows = await self._runtime.offload(self._judge, link, offer)
+        rows = await self._runtime.offload(self._judge, link, offer, self._times_to_live())
         verdicts = bytes(row.verdict for row in rows)
         link.send(m.Answer(offer.id, verdicts, [row.granted_hours for row in rows]))
         finals = _Finals(link, offer.id)
@@ -181,14 +181,29 @@ class OfferHandler:
         fetches: list[Task[None]] = []
         for i in wanted:
             if offer.entries[i].value is None:
-                fetches.append(await self.incoming_slot.add(self._fetch, link, i, rows[i], finals))
+                fetches.append(await self._begin_fetch(link, i, rows[i], finals))
         for fetch in fetches:
             await fetch
         finals.flush()
         held = [row.record for row in rows if row.verdict is Verdict.HELD]
         await self._runtime.offload(self._on_seen, held + finals.stored)
 
-    def _judge(self, link: Link, offer: m.Offer) -> list[OfferedRow]:
+    async def _begin_fetch(
+        self, link: Link, number: int, row: OfferedRow, finals: _Finals
+    ) -> Task[None]:
+        """Wait for one of this peer's places, then for one in the slot."""
+        await link.gets.acquire()
+        try:
+            task = await self.incoming_slot.add(self._fetch, link, number, row, finals)
+        except BaseException:
+            link.gets.release()
+            raise
+        task.observer.register(lambda _: link.gets.release())
+        return task
+
+    def _judge(
+        self, link: Link, offer: m.Offer, time_to_live: Callable[[KeyBytes], int]
+    ) -> list[OfferedRow]:
         now = self._runtime.wall()
         quota = self._table.max_size
         fill = self._table.kept_bytes / quota if quota else 0.0
@@ -198,7 +213,7 @@ class OfferHandler:
             now,
             fill,
             address_group(link.address[0]),
-            self._time_to_live,
+            time_to_live,
         )
         fit = [row.record for row in rows if row.verdict is Verdict.ACCEPTED]
         judged = iter(self._table.judge_many(fit, now))

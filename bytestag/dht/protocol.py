@@ -22,7 +22,6 @@ from bytestag.config import (
     AMPLIFICATION_MAX,
     DATAGRAM_BYTES_MAX,
     HOUR,
-    MINUTE,
     PROTOCOL_VERSION,
     Config,
 )
@@ -35,12 +34,13 @@ from bytestag.crypto.identity import (
     read_card,
     unpack_addresses,
 )
+from bytestag.dht.admission import Admission
 from bytestag.dht.reachability import Reachability, is_eligible, is_loopback
 from bytestag.dht.routing import Contact, RoutingTable
 from bytestag.dht.stock import StockDialect
 from bytestag.errors import BytestagError, LocalError, PacketError
 from bytestag.events.runtime import Runtime
-from bytestag.events.slots import FnTaskSlot, SlotFull
+from bytestag.events.slots import FnTaskSlot
 from bytestag.keys import KeyBytes
 from bytestag.network import packets
 from bytestag.network.endpoint import Endpoint
@@ -52,7 +52,6 @@ _logger = logging.getLogger(__name__)
 
 CARDS_REMEMBERED_MAX = 2048
 TOKENS_REMEMBERED_MAX = 4096
-TRIED_REMEMBERED_MAX = 4096
 LIGHT_PADDING = 60
 LIGHT_PING_BYTES = 164  # three times this has room for a card with eight IPv6 addresses
 SILENCE_SECONDS = 60.0
@@ -106,10 +105,7 @@ class Protocol(RPC, KademliaProtocol):
         self._card: Card | None = None
         self._cards: OrderedDict[bytes, Card] = OrderedDict()
         self._tokens: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
-        self._tried: OrderedDict[Address, float] = OrderedDict()
-        self._candidates: OrderedDict[Address, bool] = OrderedDict()
-        self._verifying: set[Address] = set()
-        self._checking: set[bytes] = set()
+        self.admission = Admission(self.router, config, runtime, slot, self._verify, self._check)
         self._silent: OrderedDict[Address, float] = OrderedDict()
         for method in packets.NATIVE_METHODS:
             self.handlers[method] = partial(self._handle_native, method)
@@ -199,6 +195,7 @@ class Protocol(RPC, KademliaProtocol):
         *,
         wants_card: bool = True,
         is_light: bool = False,
+        is_repeated: bool = True,
     ) -> Answer:
         """Send a native request to an address, whoever is there; see :meth:`ask`.
 
@@ -215,13 +212,17 @@ class Protocol(RPC, KademliaProtocol):
         )
         if is_light and query.token is None:
             query.token, query.padding = NO_TOKEN, bytes(LIGHT_PADDING)
-        body = await self.call(address, method, [query], on_slow)
+        body = await self.call(address, method, [query], on_slow, is_repeated=is_repeated)
         reply = packets.decode_reply(body, self.config.network_id)
         return self._accept_reply(address, reply)
 
     async def ping(self, address: Address) -> Contact:
         """Return the verified contact at an address; raises Timeout or PacketError."""
         return (await self.ask_address(address, "bt_ping")).contact
+
+    async def ping_once(self, address: Address) -> Contact:
+        """Ping with a single datagram: somebody else named the address."""
+        return (await self.ask_address(address, "bt_ping", is_repeated=False)).contact
 
     def token_for(self, address: Address) -> bytes | None:
         """Return the token that the node at an address gave us, if it is young enough."""
@@ -249,7 +250,7 @@ class Protocol(RPC, KademliaProtocol):
             token=reply.token,
         )
         if node_id is not None and card is not None and address in card.addresses:
-            self._admit(contact)
+            self.admission.admit(contact)
         contacts = [c for c in _unpack_contacts(reply) if self._may_refer(address, c)]
         return Answer(contact, contacts, reply)
 
@@ -269,67 +270,13 @@ class Protocol(RPC, KademliaProtocol):
             raise PacketError("card of another node")
         return card
 
-    # --- Admission -------------------------------------------------------------------------------
-
-    def _admit(self, contact: Contact) -> None:
-        """Put a verified contact into the table, and check on the one it might replace."""
-        oldest = self.router.add_contact(contact)
-        if oldest is not None and oldest.id not in self._checking:
-            try:
-                self._slot.add_no_block(self._check, oldest)
-                self._checking.add(oldest.id)
-            except SlotFull:
-                pass
-
-    async def _check(self, contact: Contact) -> None:
-        """Ping the least recently seen contact of a full bucket; its failure makes room."""
-        try:
-            await self.ask(contact, "bt_ping")
-        except BytestagError:
-            pass
-        finally:
-            self._checking.discard(contact.id)
-
-    def _consider(self, node_id: bytes | None, address: Address, is_proven: bool) -> bool:
-        """Verify somebody who asked us, if the table could use it; return whether we shall.
-
-        Each address once a minute; a few at a time, and the others wait in line.
-        """
-        now = self.runtime.monotonic()
-        tried = self._tried.get(address)
-        if node_id is None or (tried is not None and now - tried < MINUTE):
-            return False
-        candidate = Contact(KeyBytes(node_id), address)
-        if not self.router.wants(node_id) or not self._is_eligible(candidate):
-            return False
-        if len(self._candidates) >= self.config.candidates_max:
-            self.counters["candidates dropped"] += 1
-            return False
-        self._candidates[address] = is_proven
-        self._tried[address] = now
-        self._tried.move_to_end(address)
-        _trim(self._tried, TRIED_REMEMBERED_MAX)
-        self._verify_waiting()
-        return True
-
-    def _verify_waiting(self) -> None:
-        while self._candidates and len(self._verifying) < self.config.verify_pings_max:
-            address, is_proven = self._candidates.popitem(last=False)
-            try:
-                self._slot.add_no_block(self._verify, address, is_proven)
-            except BytestagError:  # full, or the node is closing
-                self.counters["candidates dropped"] += 1
-                return
-            self._verifying.add(address)
+    # --- Referrals -------------------------------------------------------------------------------
 
     async def _verify(self, address: Address, is_proven: bool) -> None:
-        try:
-            await self.ask_address(address, "bt_ping", is_light=not is_proven)
-        except BytestagError as error:
-            _logger.debug("- candidate %s:%d: %s", *address, error)
-        finally:
-            self._verifying.discard(address)
-            self._verify_waiting()
+        await self.ask_address(address, "bt_ping", is_light=not is_proven)
+
+    async def _check(self, contact: Contact) -> None:
+        await self.ask(contact, "bt_ping")
 
     def _is_eligible(self, contact: Contact) -> bool:
         """Whether an address may stand in our table at all."""
@@ -340,6 +287,15 @@ class Protocol(RPC, KademliaProtocol):
         if is_loopback(contact.address[0]) and not is_loopback(referrer[0]):
             return False
         return self._is_eligible(contact)
+
+    def referred_addresses(self, referrer: Address, packed: bytes) -> list[Address]:
+        """Return the addresses of a provider that a node named, and may name; maybe none."""
+        try:
+            addresses = unpack_addresses(packed)
+        except PacketError:
+            return []
+        nobody = KeyBytes(bytes(20))
+        return [a for a in addresses if self._may_refer(referrer, Contact(nobody, a))]
 
     # --- Answering -------------------------------------------------------------------------------
 
@@ -352,7 +308,8 @@ class Protocol(RPC, KademliaProtocol):
         is_proven = query.token is not None and self._is_proven(query.token, address)
         budget = DATAGRAM_BYTES_MAX if is_proven else size * AMPLIFICATION_MAX
         may_ping = is_proven or size >= packets.PADDED_BYTES
-        if may_ping and self._consider(query.node_id, address, is_proven) and not is_proven:
+        pings = may_ping and self.admission.consider(query.node_id, address, is_proven)
+        if pings and not is_proven:
             budget -= 2 * LIGHT_PING_BYTES  # the reply shares it with our ping, sent twice
         bytes_max = min(budget, DATAGRAM_BYTES_MAX)
         reply = self._reply(query, address)
@@ -366,7 +323,7 @@ class Protocol(RPC, KademliaProtocol):
             self._slot.add_no_block(
                 self._answer_find_value, query.target, address, sequence_id, reply, bytes_max
             )
-        except SlotFull:
+        except LocalError:  # full, or the node is closing
             self.counters["find value dropped"] += 1
         return NO_REPLY
 

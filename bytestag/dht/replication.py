@@ -7,6 +7,7 @@ row puts its own turn off, so that one of them does the work for all.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,7 +31,9 @@ from bytestag.tables.memory_stores import MemoryDueTable
 _logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 256
+ROWS_PER_OFFER = OFFER_KEYS_MAX // 2  # each brings its deposit and proof along
 JITTER = 0.1
+KEPT_TURNS = 1 / 8
 EXPIRED_AT_ONCE = 1000
 LIAR_SECONDS = DAY
 
@@ -69,10 +72,13 @@ class Replicator:
         self._liars: dict[bytes, float] = {}
 
     def seen(self, records: list[KVPRecord]) -> None:
-        """Rows were offered to us and are held: their turn comes a period from now (blocking)."""
-        self._due.put_many(
-            (r.kvpid, r.blake3, self._next_time()) for r in records if _is_repaired(r)
-        )
+        """Rows were offered to us and are held: their turn comes a period from now (blocking).
+
+        One in eight keeps its turn, so that nobody can put our repairs off for ever.
+        """
+        times = [(r.kvpid, r.blake3, self._next_time()) for r in records if _is_repaired(r)]
+        self._due.add_many(times)
+        self._due.put_many(time for time in times if self._runtime.rng.random() >= KEPT_TURNS)
 
     def _next_time(self) -> float:
         jitter = 1 + JITTER * (2 * self._runtime.rng.random() - 1)
@@ -93,10 +99,9 @@ class Replicator:
         for record in records:
             for donor in await self._other_holders(near, record.key):
                 by_donor.setdefault(donor, []).append(record)
-        for donor, chosen in by_donor.items():
-            for start in range(0, len(chosen), OFFER_KEYS_MAX // 2):
-                batch = chosen[start : start + OFFER_KEYS_MAX // 2]
-                await self._offer(donor, batch, outcome)
+        async with asyncio.TaskGroup() as group:  # one that stalls must not hold up the others
+            for donor, chosen in by_donor.items():
+                group.create_task(self._offer_all(donor, chosen, outcome))
         await self._runtime.offload(
             self._due.put_many, [(r.kvpid, r.blake3, self._next_time()) for r in records]
         )
@@ -128,6 +133,12 @@ class Replicator:
             else:
                 records.append(record)
         return records
+
+    async def _offer_all(
+        self, donor: Contact, records: list[KVPRecord], outcome: RepairOutcome
+    ) -> None:
+        for start in range(0, len(records), ROWS_PER_OFFER):
+            await self._offer(donor, records[start : start + ROWS_PER_OFFER], outcome)
 
     async def _offer(
         self, donor: Contact, records: list[KVPRecord], outcome: RepairOutcome

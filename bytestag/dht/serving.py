@@ -9,27 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from bytestag.config import HOUR, Config
 from bytestag.crypto.identity import pack_address
 from bytestag.crypto.providers import read_provider_record
 from bytestag.dht.caching import PathCache
 from bytestag.dht.offers import OfferHandler
-from bytestag.errors import BytestagError, PacketError
+from bytestag.errors import BytestagError, LocalError, PacketError
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot, SlotFull
 from bytestag.events.tasks import Parent
 from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
-from bytestag.network.links import Link, Request
+from bytestag.network.links import RATE_MIN, Link, Request
 from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict
 from bytestag.tables.memory_stores import MemoryProviderTable
 from bytestag.tables.providers import ProviderTable
 
 _logger = logging.getLogger(__name__)
 
-UPLOAD_SECONDS_MAX = 60.0
 SKEW_SECONDS = 2 * HOUR
 
 
@@ -54,6 +55,11 @@ class Serving:
         self._runtime = runtime
         self.upload_slot = FnTaskSlot(config.upload_slots, config.waiting_slots, parent)
         self._record_slot = FnTaskSlot(4, config.waiting_slots, parent)
+        self._shares: dict[FnTaskSlot, Counter[KeyBytes]] = {
+            self.upload_slot: Counter(),
+            self._record_slot: Counter(),
+        }
+        """How many places each peer has, running and waiting."""
         self.counters: Counter[str] = Counter()
 
     @property
@@ -65,7 +71,10 @@ class Serving:
         """Take a request; called in the loop, returns at once."""
         match request:
             case m.Get():
-                self._begin(self.upload_slot, self._serve, link, request)
+                if link.session.claim_transfer(request.id):
+                    self._begin(self.upload_slot, self._serve, link, request)
+                else:
+                    self.counters["transfer ID used twice"] += 1
             case m.Cancel(id=id_):
                 link.session.cancel_upload(id_)
                 link.upload_ended(id_)
@@ -76,17 +85,38 @@ class Serving:
             case m.Prove():
                 self._begin(self._record_slot, self._prove, link, request)
 
-    def _begin(self, slot: FnTaskSlot, work: object, link: Link, request: m.Message) -> None:
+    def _begin(
+        self,
+        slot: FnTaskSlot,
+        work: Callable[[Link, Any], Coroutine[Any, Any, None]],
+        link: Link,
+        request: m.Message,
+    ) -> None:
+        """Run a request in a slot, unless its asker has most of the places already."""
+        share = self._shares[slot]
         try:
-            slot.add_no_block(work, link, request)  # type: ignore[arg-type]
-        except SlotFull:
+            if share[link.node_id] >= max(slot.max_size * 3 // 4, 1):
+                raise SlotFull("the peer has its share of the slot")
+            task = slot.add_no_block(work, link, request)
+        except LocalError:  # full, or the node is closing
             self.counters["busy"] += 1
-            if isinstance(request, m.Get):
-                link.send(m.Absent(request.id, m.AbsentReason.BUSY))
-            elif isinstance(request, m.Provide):
-                link.send(m.Done(request.id, Verdict.BUSY))
-            elif isinstance(request, m.Prove):
-                link.send(m.Proof(request.id, []))
+            self._refuse(link, request)
+            return
+        share[link.node_id] += 1
+        task.observer.register(lambda _: self._give_back(share, link.node_id))
+
+    def _give_back(self, share: Counter[KeyBytes], node_id: KeyBytes) -> None:
+        share[node_id] -= 1
+        if not share[node_id]:
+            del share[node_id]
+
+    def _refuse(self, link: Link, request: m.Message) -> None:
+        if isinstance(request, m.Get):
+            link.send(m.Absent(request.id, m.AbsentReason.BUSY))
+        elif isinstance(request, m.Provide):
+            link.send(m.Done(request.id, Verdict.BUSY))
+        elif isinstance(request, m.Prove):
+            link.send(m.Proof(request.id, []))
 
     # --- GET -------------------------------------------------------------------------------------
 
@@ -108,7 +138,8 @@ class Serving:
         link.uploads_done[get.id] = ended.set
         link.session.upload(get.id, get.slot, part, unit_bytes)
         try:
-            async with asyncio.timeout(UPLOAD_SECONDS_MAX):
+            seconds = self._config.transfer_idle_seconds + len(part) / RATE_MIN
+            async with asyncio.timeout(seconds):
                 await ended.wait()
             self.counters["bytes uploaded"] += len(part)
         except TimeoutError:

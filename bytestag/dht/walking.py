@@ -68,7 +68,7 @@ class Walk:
             for task in tasks:
                 task.cancel()
         contacts = shortlist.closest()
-        is_whole = self._is_thorough and not self._has_enough and not is_over
+        is_whole = self._is_thorough and not (is_over or shortlist.has_unanswered)
         return LookupOutcome(
             contacts, shortlist.asked, shortlist.answered, is_whole and len(contacts) < K
         )

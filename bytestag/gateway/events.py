@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from bytestag.config import HOUR
-from bytestag.crypto.identity import unpack_addresses
 from bytestag.dht.downloading import FetchProgress
 from bytestag.dht.network import Sources
 from bytestag.dht.publishing import PublishOutcome, availability, is_safe_to_leave
@@ -145,9 +144,9 @@ def found_object(link: str, sources: Sources) -> Event:
     providers = [
         {
             "node_id": node_id.hex(),
-            "addresses": [format_address(*address) for address in unpack_addresses(packed)],
+            "addresses": [format_address(*address) for address in addresses],
         }
-        for node_id, packed in sources.providers.items()
+        for node_id, addresses in sources.providers.items()
     ]
     return {
         "link": link,

@@ -116,6 +116,10 @@ class ControlChannel:
         """Send something that the other end must acknowledge."""
         self._reliable.append(frames.encode(frames.Ping()))
 
+    def is_in_flight(self, counter: int) -> bool:
+        """Whether a datagram is neither acknowledged nor lost."""
+        return counter in self._in_flight
+
     @property
     def queued(self) -> int:
         """Frames that wait for their first send or a resend."""

@@ -91,6 +91,8 @@ def _bound_socket(address: Address) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
         if sys.platform == "linux" and family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        if family == socket.AF_INET6:  # one family a socket: mapped addresses fit no card
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
     except (OSError, OverflowError) as error:
         sock.close()

@@ -20,7 +20,11 @@ from bytestag.network.units import Download
 
 _logger = logging.getLogger(__name__)
 
+GETS_PER_PEER_MAX = 8
 ANSWERS_QUEUED_MAX = 128
+ANSWERS_UNSENT_MAX = 4096
+RATE_MIN = 4 * 1024
+"""Bytes a second that a transfer must make on the whole; a trickle holds no slot."""
 Request = m.Get | m.Cancel | m.Offer | m.Provide | m.Prove
 
 
@@ -98,6 +102,8 @@ class Link:
     def __init__(self, owner: Owner, session: s.Session) -> None:
         self._owner = owner
         self.session = session
+        self.gets = asyncio.Semaphore(GETS_PER_PEER_MAX)
+        """Places for values asked of this peer at one time."""
         self._waiting: dict[bytes, asyncio.Queue[m.Message | None]] = {}
         self._incoming: dict[bytes, _Incoming] = {}
         self.uploads_done: dict[bytes, Callable[[], None]] = {}
@@ -189,6 +195,8 @@ class Link:
             self.session.forget_download(download)
 
     async def _until_whole(self, incoming: _Incoming, idle_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + idle_seconds + incoming.length / RATE_MIN
         while not incoming.download.is_done:
             if incoming.has_failed:
                 raise Corrupt("a unit did not authenticate")
@@ -196,10 +204,10 @@ class Link:
                 raise RemoteError("the session ended during a transfer")
             incoming.progressed.clear()
             try:
-                async with asyncio.timeout(idle_seconds):
+                async with asyncio.timeout_at(min(deadline, loop.time() + idle_seconds)):
                     await incoming.progressed.wait()
             except TimeoutError:
-                raise Timeout(f"no byte came for {idle_seconds:g} s") from None
+                raise Timeout(f"no byte came for {idle_seconds:g} s, or hardly any") from None
 
     # --- Driven by the owner ----------------------------------------------------------------------
 
@@ -230,6 +238,10 @@ class Link:
             done()
 
     def _receive_message(self, packed: bytes) -> None:
+        if self.session.messages_queued > ANSWERS_UNSENT_MAX:  # it asks and does not take answers
+            self._owner.count("asked more than it took")
+            self.session.close()
+            return
         try:
             message = m.decode(packed)
         except PacketError:

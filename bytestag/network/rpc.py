@@ -60,11 +60,14 @@ class RPC(RPCProtocol):
         method: str,
         arguments: list[Any],
         on_slow: Callable[[int], None] | None = None,
+        *,
+        is_repeated: bool = True,
     ) -> bytes:
         """Send a request and return the undecoded reply.
 
-        After the soft time-out the same datagram goes once more. ``on_slow`` is called with 1 then,
-        and with 2 when as much time has passed again; a reply counts until the hard time-out.
+        After the soft time-out the same datagram goes once more, if ``is_repeated``. ``on_slow`` is
+        called with 1 then, and with 2 when as much time has passed again; a reply counts until the
+        hard time-out.
 
         Raises:
             Timeout: no reply.
@@ -82,7 +85,7 @@ class RPC(RPCProtocol):
         soft_seconds = self.soft_seconds(address)
 
         def on_soft_timeout() -> None:
-            if self.endpoint is not None:
+            if self.endpoint is not None and is_repeated:
                 self.endpoint.send(datagram, address)
             if on_slow is not None:
                 on_slow(1)

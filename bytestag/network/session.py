@@ -34,6 +34,7 @@ DRAIN_SECONDS = 10.0
 DOUBT_SECONDS = 5.0
 """A peer that answers nothing for so long, asked again and again, may have restarted."""
 DOWNLOADS_MAX = 4096
+TRANSFERS_REMEMBERED_MAX = 4096
 MTU_PROBES_MAX = 3
 BACKOFFS_MAX = 12
 """Probes in vain after which the peer is gone: some 20 s."""
@@ -106,6 +107,7 @@ class Session:
         self._sender = TrainSender(agreement.remote_id, self._rtt, window)
         self._receiver = TrainReceiver()
         self._downloads: dict[int, Download] = {}
+        self._transfers: dict[bytes, None] = {}
         self._slot = 0
         self._events: list[Event] = []
         self._candidate: tuple[Address, bytes, bool] | None = None
@@ -125,6 +127,11 @@ class Session:
     @property
     def uploads_active(self) -> int:
         return self._sender.active
+
+    @property
+    def messages_queued(self) -> int:
+        """Fragments of messages that wait to be sent."""
+        return self._control.queued
 
     @property
     def resent_segments(self) -> int:
@@ -200,7 +207,7 @@ class Session:
         self._control.acked_pings.clear()
 
     def _receive_unit(self, datagram: memoryview, address: Address, now: float) -> None:
-        if len(datagram) <= UNIT_HEAD_BYTES or address != self.address:
+        if len(datagram) <= UNIT_HEAD_BYTES or address != self.address or not self.is_confirmed:
             raise PacketError("misplaced unit")
         _, train, index, segment, slot, unit, body = UNIT_HEAD.unpack_from(datagram)
         if index >= 64 or segment >= 64:
@@ -223,7 +230,7 @@ class Session:
 
         Returns False, and has done nothing, if they are not; raises PacketError as ``receive``.
         """
-        if self.is_closed or address != self.address:
+        if self.is_closed or not self.is_confirmed or address != self.address:
             return False
         unpack = UNIT_HEAD.unpack_from
         head, train, index, segment, slot, unit, body = unpack(view)
@@ -270,6 +277,7 @@ class Session:
             return
         if hmac.compare_digest(candidate[1], nonce):
             self.address, self._candidate = address, None
+            self._sender.datagram_bytes, self._mtu_probes_sent = DATAGRAM_BYTES_MAX, 0
 
     # --- Commands --------------------------------------------------------------------------------
 
@@ -289,6 +297,18 @@ class Session:
         self._events.extend(UploadFinished(u) for u in self._sender.take_finished())
         self._probe_mtu()
         return upload
+
+    def claim_transfer(self, transfer_id: bytes) -> bool:
+        """Take an ID for an upload; False if it was taken before: a key seals a unit once.
+
+        The last 4,096 are remembered. A peer that goes beyond spoils its own transfers only.
+        """
+        if transfer_id in self._transfers:
+            return False
+        self._transfers[transfer_id] = None
+        if len(self._transfers) > TRANSFERS_REMEMBERED_MAX:
+            del self._transfers[next(iter(self._transfers))]
+        return True
 
     def cancel_upload(self, transfer_id: bytes) -> None:
         self._sender.cancel(transfer_id)
@@ -322,6 +342,11 @@ class Session:
     _wants_mtu_probe = False
 
     def _probe_mtu(self) -> None:
+        self._mtu_probes = {
+            counter: size
+            for counter, size in self._mtu_probes.items()
+            if self._control.is_in_flight(counter)
+        }
         if (
             self._sender.datagram_bytes == DATAGRAM_BYTES_MAX
             and self._mtu_probes_sent < MTU_PROBES_MAX

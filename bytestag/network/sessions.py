@@ -30,6 +30,7 @@ from bytestag.network.handshake import (
 from bytestag.network.links import Link, Request
 from bytestag.network.session import Session
 from bytestag.network.tokens import NO_TOKEN, TokenMint
+from bytestag.network.units import UNIT_HEAD_BYTES
 
 HANDSHAKE_RESEND_SECONDS = 0.5
 HANDSHAKES_MAX = 256
@@ -101,6 +102,13 @@ class Sessions:
         links = reversed(self._by_peer.get(node_id, []))
         return next((link for link in links if link.session.is_confirmed), None)
 
+    def usable_link_to(self, node_id: KeyBytes) -> Link | None:
+        """Return a session that need not be replaced: neither old nor without answers of late."""
+        link = self.link_to(node_id)
+        if link is None or link.session.is_old or link.session.is_doubtful(self.now()):
+            return None
+        return link
+
     # --- Connecting ------------------------------------------------------------------------------
 
     async def connect(self, peer: Peer) -> Link:
@@ -110,11 +118,9 @@ class Sessions:
             Timeout: the peer did not answer.
             RemoteError: it answered, but not as the node that it should be.
         """
-        link = self.link_to(peer.node_id)
+        link = self.usable_link_to(peer.node_id)
         if link is not None:
-            session = link.session
-            if not session.is_old and not session.is_doubtful(self.now()):
-                return link
+            return link
         pending = self._connecting.get(peer.node_id)
         if pending is not None:
             return await self._join(pending, peer)
@@ -198,7 +204,7 @@ class Sessions:
     def burst_received(self, view: memoryview, stride: int, address: Address) -> None:
         """Take datagrams that arrived merged: a run of one unit at once, others one by one."""
         link = self._links.get(bytes(view[1:9]))
-        if link is not None and view[9] == UNIT and stride > HEAD_BYTES:
+        if link is not None and view[9] == UNIT and stride > UNIT_HEAD_BYTES:
             try:
                 if link.session.receive_run(view, stride, address, self.now()):
                     self.touch(link)
@@ -211,9 +217,10 @@ class Sessions:
             self.datagram_received(view[start : start + stride], address)
 
     def _receive_init(self, datagram: bytes, address: Address) -> None:
-        if len(self._links) >= self._config.sessions_max and not self._evict_idle():
-            raise PacketError("too many sessions")
         answer, agreement = self._responder.receive(datagram, address, self._runtime.wall())
+        is_full = len(self._links) >= self._config.sessions_max
+        if agreement is not None and is_full and not self._evict_idle():
+            raise PacketError("too many sessions")
         if self._endpoint is not None:
             self._endpoint.send(answer, address)
         if agreement is not None:

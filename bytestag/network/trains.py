@@ -269,6 +269,8 @@ class TrainReceiver:
         """Segments came: a bitmap of their indices."""
         self._bitmaps[train] = self._bitmaps.get(train, 0) | indices
         self._fresh[train] = None
+        if len(self._fresh) > TRAINS_REMEMBERED_MAX:
+            del self._fresh[next(iter(self._fresh))]
         if len(self._bitmaps) > TRAINS_REMEMBERED_MAX:
             self._bitmaps.popitem(last=False)
 

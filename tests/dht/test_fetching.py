@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bytestag.dht.fetching import GETS_PER_SOURCE_MAX, MISTRUST_SECONDS, Fetcher, Wanted
+from bytestag.dht.fetching import GETS_PER_PEER_MAX, MISTRUST_SECONDS, Fetcher, Wanted
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
@@ -168,7 +168,7 @@ def test_a_source_is_asked_for_a_few_values_at_one_time():
         nodes[0]._serving._find = find
         found = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
         assert found == list(rows.values())
-        assert 1 < most <= GETS_PER_SOURCE_MAX
+        assert 1 < most <= GETS_PER_PEER_MAX
 
     in_cluster(main, 1)
 
