@@ -6,6 +6,7 @@ Same methods and meaning as ``due.DueTable`` and ``providers.ProviderTable``.
 from __future__ import annotations
 
 import heapq
+import random
 from collections import Counter
 from collections.abc import Collection, Iterable
 
@@ -13,7 +14,7 @@ from bytestag import config
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID
 from bytestag.tables.due import LEASE_SECONDS, Due
-from bytestag.tables.providers import Provider
+from bytestag.tables.providers import Provider, sample
 
 PROVIDER_ROWS_MAX = 100_000
 KEYS_PER_PROVIDER_MAX = PROVIDER_ROWS_MAX // 10
@@ -107,10 +108,12 @@ class MemoryProviderTable:
         self._records[name] = (seq, tuple(held))
         return len(held)
 
-    def lookup(self, key: KeyBytes, now: float, limit: int = 20) -> list[Provider]:
-        """Return providers of a key whose time has not run out, the longest-lived first."""
+    def lookup(
+        self, key: KeyBytes, now: float, limit: int = 20, rng: random.Random | None = None
+    ) -> list[Provider]:
+        """Return a random choice of those who serve a key now."""
         found = [p for p in self._by_key.get(key, {}).values() if p.expires > now]
-        return sorted(found, key=lambda p: -p.expires)[:limit]
+        return sample(found[: config.PROVIDERS_PER_KEY_MAX], limit, rng)
 
     def expire(self, now: float, limit: int = 1000) -> int:
         """Remove records past their time; return how many."""

@@ -6,8 +6,9 @@ A provider record names many keys under one prefix and one signature; a newer on
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -28,6 +29,14 @@ class Provider(NamedTuple):
     addresses: bytes
     expires: int
     record: bytes
+
+
+T = TypeVar("T")
+
+
+def sample(found: list[T], limit: int, rng: random.Random | None) -> list[T]:
+    """Return at most ``limit`` of what was found, at random."""
+    return (rng or random.Random()).sample(found, min(limit, len(found)))
 
 
 class ProviderTable:
@@ -106,22 +115,28 @@ class ProviderTable:
             )
         )
 
-    def lookup(self, key: KeyBytes, now: float, limit: int = 20) -> list[Provider]:
-        """Return who serves a key, the longest lived first."""
-        query = (
-            sa.select(
+    def lookup(
+        self, key: KeyBytes, now: float, limit: int = 20, rng: random.Random | None = None
+    ) -> list[Provider]:
+        """Return a random choice of those who serve a key now: nobody can push others out."""
+        alive = (
+            sa.select(providers.c.id)
+            .join(provider_keys, provider_keys.c.provider_row == providers.c.id)
+            .where(provider_keys.c.key == key, providers.c.expires > now)
+            .order_by(providers.c.id)
+            .limit(config.PROVIDERS_PER_KEY_MAX)
+        )
+        with self._database.read() as connection:
+            chosen = sample(list(connection.execute(alive).scalars()), limit, rng)
+            query = sa.select(
                 providers.c.provider,
                 providers.c.addresses,
                 providers.c.expires,
                 providers.c.record,
-            )
-            .join(provider_keys, provider_keys.c.provider_row == providers.c.id)
-            .where(provider_keys.c.key == key, providers.c.expires > now)
-            .order_by(providers.c.expires.desc(), providers.c.id)
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            return [Provider(*row) for row in connection.execute(query)]
+                providers.c.id,
+            ).where(providers.c.id.in_(chosen))
+            found = {row.id: Provider(*row[:4]) for row in connection.execute(query)}
+        return [found[row_id] for row_id in chosen if row_id in found]
 
     def expire(self, now: float, limit: int = EXPIRE_ROWS) -> int:
         """Remove at most ``limit`` records past their time; return how many."""

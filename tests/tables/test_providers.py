@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,12 +52,34 @@ def test_a_newer_record_of_a_prefix_replaces_the_older(make_table: MakeTable) ->
     assert len(table) == 3
 
 
-def test_the_longest_lived_come_first_and_the_dead_never(make_table: MakeTable) -> None:
+def test_the_dead_are_never_found_and_no_more_than_asked_for(make_table: MakeTable) -> None:
     table = make_table()
     for number in range(1, 6):
         table.put([A], b"node %d" % number, b"", 1, number * 10, b"")
-    assert [provider.expires for provider in table.lookup(A, 20, limit=2)] == [50, 40]
-    assert [provider.expires for provider in table.lookup(A, 20)] == [50, 40, 30]
+    assert sorted(provider.expires for provider in table.lookup(A, 20)) == [30, 40, 50]
+    found = table.lookup(A, 20, limit=2)
+    assert len(set(found)) == 2
+    assert {provider.expires for provider in found} < {30, 40, 50}
+
+
+def test_long_lived_records_cannot_hide_an_honest_one(make_table: MakeTable) -> None:
+    table = make_table()
+    table.put([A], b"honest", b"", 1, 100, b"")
+    for number in range(8):
+        table.put([A], b"sybil %d" % number, b"", 1, 1000, b"")
+    rng = random.Random(1)
+    answers = [table.lookup(A, 0, 4, rng) for _ in range(100)]
+    seen = Counter(provider.provider_id for found in answers for provider in found)
+    assert len(seen) == 9
+    assert 25 < seen[b"honest"] < 70
+
+
+def test_equal_dice_choose_equal_providers(make_table: MakeTable) -> None:
+    table = make_table()
+    for number in range(20):
+        table.put([A], b"node %d" % number, b"", 1, 10, b"")
+    first, second, other = (table.lookup(A, 0, 8, random.Random(seed)) for seed in (1, 1, 2))
+    assert first == second != other
 
 
 def test_expired_and_removed_records_leave_no_keys(make_table: MakeTable) -> None:
