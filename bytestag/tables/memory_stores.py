@@ -1,4 +1,5 @@
-"""The due queue and the provider records in memory: for clients and simulated nodes (pure).
+"""The due queue and the provider records in memory, for clients and simulated nodes (pure but for
+locks).
 
 Same methods and meaning as ``due.DueTable`` and ``providers.ProviderTable``.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterable
 
@@ -24,39 +26,46 @@ class MemoryDueTable:
     """What is due, by time."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._times: dict[tuple[KVPID, bytes], float] = {}
 
     def __len__(self) -> int:
-        return len(self._times)
+        with self._lock:
+            return len(self._times)
 
     def put_many(self, entries: Iterable[tuple[KVPID, bytes, float]]) -> None:
         """Schedule rows; one that waits already gets the new time."""
-        for kvpid, blake3, due_time in entries:
-            self._times[kvpid, blake3] = due_time
+        with self._lock:
+            for kvpid, blake3, due_time in entries:
+                self._times[kvpid, blake3] = due_time
 
     def add_many(self, entries: Iterable[tuple[KVPID, bytes, float]]) -> None:
         """Schedule rows that do not wait already."""
-        for kvpid, blake3, due_time in entries:
-            self._times.setdefault((kvpid, blake3), due_time)
+        with self._lock:
+            for kvpid, blake3, due_time in entries:
+                self._times.setdefault((kvpid, blake3), due_time)
 
     def take_due(self, now: float, limit: int, lease_seconds: float = LEASE_SECONDS) -> list[Due]:
         """Return rows due at ``now``, by time and then key, and lease them."""
-        ready = [(t, *name) for name, t in self._times.items() if t <= now]
-        chosen = [Due(kvpid, blake3, t) for t, kvpid, blake3 in heapq.nsmallest(limit, ready)]
-        for due in chosen:
-            self._times[due.kvpid, due.blake3] = now + lease_seconds
-        return chosen
+        with self._lock:
+            ready = [(t, *name) for name, t in self._times.items() if t <= now]
+            chosen = [Due(kvpid, blake3, t) for t, kvpid, blake3 in heapq.nsmallest(limit, ready)]
+            for due in chosen:
+                self._times[due.kvpid, due.blake3] = now + lease_seconds
+            return chosen
 
     def remove(self, kvpid: KVPID, blake3: bytes = b"") -> int:
         """Remove matching rows; return how many."""
-        gone = [n for n in self._times if n[0] == kvpid and n[1].startswith(blake3)]
-        for name in gone:
-            del self._times[name]
-        return len(gone)
+        with self._lock:
+            gone = [n for n in self._times if n[0] == kvpid and n[1].startswith(blake3)]
+            for name in gone:
+                del self._times[name]
+            return len(gone)
 
     def next_time(self) -> float | None:
         """Return when the first row is due."""
-        return min(self._times.values(), default=None)
+        with self._lock:
+            return min(self._times.values(), default=None)
 
 
 class MemoryProviderTable:
@@ -68,6 +77,7 @@ class MemoryProviderTable:
         providers_per_key_max: int = config.PROVIDERS_PER_KEY_MAX,
         keys_per_provider_max: int = KEYS_PER_PROVIDER_MAX,
     ) -> None:
+        self._lock = threading.RLock()
         self._rows_max = rows_max
         self._per_key_max = providers_per_key_max
         self._per_provider_max = keys_per_provider_max
@@ -76,7 +86,8 @@ class MemoryProviderTable:
         self._of_provider: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
-        return self._of_provider.total()
+        with self._lock:
+            return self._of_provider.total()
 
     def put(
         self,
@@ -91,47 +102,51 @@ class MemoryProviderTable:
         now: float = 0.0,
     ) -> int:
         """Store a record in place of an older one; return how many of its keys are held now."""
-        name = (provider_id, prefix)
-        if name in self._records and self._records[name][0] >= seq:
-            return 0
-        self._forget(name)
-        wanted = sorted(set(keys))
-        held = self._with_room(wanted, provider_id)
-        if len(held) < len(wanted) and self.expire(now, len(self._records)):
+        with self._lock:
+            name = (provider_id, prefix)
+            if name in self._records and self._records[name][0] >= seq:
+                return 0
+            self._forget(name)
+            wanted = sorted(set(keys))
             held = self._with_room(wanted, provider_id)
-        if not held:
-            return 0
-        for key in held:
-            row = self._by_key.setdefault(key, {})
-            row[name] = Provider(provider_id, addresses, expires, record)
-        self._of_provider[provider_id] += len(held)
-        self._records[name] = (seq, tuple(held))
-        return len(held)
+            if len(held) < len(wanted) and self.expire(now, len(self._records)):
+                held = self._with_room(wanted, provider_id)
+            if not held:
+                return 0
+            for key in held:
+                row = self._by_key.setdefault(key, {})
+                row[name] = Provider(provider_id, addresses, expires, record)
+            self._of_provider[provider_id] += len(held)
+            self._records[name] = (seq, tuple(held))
+            return len(held)
 
     def lookup(
         self, key: KeyBytes, now: float, limit: int = 20, rng: random.Random | None = None
     ) -> list[Provider]:
         """Return a random choice of those who serve a key now."""
-        found = [p for p in self._by_key.get(key, {}).values() if p.expires > now]
-        return sample(found[: config.PROVIDERS_PER_KEY_MAX], limit, rng)
+        with self._lock:
+            found = [p for p in self._by_key.get(key, {}).values() if p.expires > now]
+            return sample(found[: config.PROVIDERS_PER_KEY_MAX], limit, rng)
 
     def expire(self, now: float, limit: int = 1000) -> int:
         """Remove records past their time; return how many."""
-        gone = sorted(
-            (self._by_key[keys[0]][name].expires, name)
-            for name, (_seq, keys) in self._records.items()
-            if self._by_key[keys[0]][name].expires <= now
-        )[:limit]
-        for _expires, name in gone:
-            self._forget(name)
-        return len(gone)
+        with self._lock:
+            gone = sorted(
+                (self._by_key[keys[0]][name].expires, name)
+                for name, (_seq, keys) in self._records.items()
+                if self._by_key[keys[0]][name].expires <= now
+            )[:limit]
+            for _expires, name in gone:
+                self._forget(name)
+            return len(gone)
 
     def remove(self, provider_id: bytes) -> int:
         """Forget all records of a provider; return how many."""
-        gone = [name for name in self._records if name[0] == provider_id]
-        for name in gone:
-            self._forget(name)
-        return len(gone)
+        with self._lock:
+            gone = [name for name in self._records if name[0] == provider_id]
+            for name in gone:
+                self._forget(name)
+            return len(gone)
 
     def _with_room(self, keys: list[KeyBytes], provider_id: bytes) -> list[KeyBytes]:
         room = min(
