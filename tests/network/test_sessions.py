@@ -584,3 +584,14 @@ def test_answers_to_nothing_and_malformed_messages_are_counted():
         return dict(bob.sessions.counters)
 
     assert run(main) == {"answer to nothing": 1, "malformed message": 1}
+
+
+def test_a_merged_burst_shorter_than_a_header_is_dropped_and_counted():
+    async def main(world):
+        alice, bob = await nodes(world)
+        link = await alice.sessions.connect(bob.peer())
+        burst = b"\x41" + link.session.agreement.local_id + b"\x05" + bytes(6)
+        alice.sessions.burst_received(memoryview(burst), 11, link.address)
+        return sum(alice.sessions.counters.values())
+
+    assert run(main) == 2

@@ -166,3 +166,11 @@ def test_many_trains_are_acknowledged_in_several_frames_and_old_ones_forgotten()
     assert max(len(frame.pairs) for frame in frames) <= UNIT_PAIRS_MAX
     trains = [train for frame in frames for train, _ in frame.pairs]
     assert sorted(trains) == list(range(50, TRAINS_REMEMBERED_MAX + 50))
+
+
+def test_what_is_to_be_acknowledged_is_bounded():
+    receiver = TrainReceiver()
+    for train in range(10_000):
+        receiver.receive(train, 0)
+    pairs = sum(len(units.pairs) for units in receiver.units_to_send())
+    assert pairs <= 256 + 4

@@ -1,0 +1,240 @@
+"""What a hostile peer may try against one node, and what it does not get."""
+
+import asyncio
+
+import pytest
+
+from bytestag.dht.fetching import Wanted
+from bytestag.dht.lookup import Shortlist
+from bytestag.dht.routing import Contact
+from bytestag.errors import BytestagError, StorageError
+from bytestag.keys import KeyBytes
+from bytestag.network import messages as m
+from bytestag.network.links import ANSWERS_UNSENT_MAX
+from bytestag.network.packets import Provider
+from bytestag.sim.network import Conditions
+from bytestag.sim.world import run
+from bytestag.uri import Link
+from tests.dht.helpers import Cluster, add_values, publisher, values
+
+CALM = Conditions(latency=0.02)
+
+
+async def link_between(client, other):
+    contact = client.protocol.router.contact(other.identity.node_id)
+    return await client.dht_network.link_to(contact)
+
+
+@pytest.mark.parametrize("addresses", [b"\xff", b"\x04\x01", b"\x04\x7f\0\0\x01\x10\0"])
+def test_a_provider_that_cannot_be_read_or_may_not_be_named_ends_no_fetch(addresses):
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(5)
+            ((kvpid, value),) = values(1).items()
+            add_values(cluster.clients[3], {kvpid: value})
+
+            async def describe(key, reply):
+                reply.providers = [Provider(bytes(20), 100, addresses)]
+
+            cluster.clients[2].protocol._holdings.describe = describe
+            reader = cluster.clients[0]
+            fetcher = reader._fetcher(Link("sha1", kvpid.key))
+            assert await fetcher.fetch(Wanted(kvpid.key, kvpid.index)) == value
+            assert not (await reader.dht_network.find_value(kvpid.key)).providers
+
+    run(main, conditions=CALM)
+
+
+def test_a_peer_that_asks_and_takes_no_answers_loses_its_session():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            victim, thief = await cluster.start(), await cluster.start()
+            link = await link_between(thief, victim)
+            await asyncio.sleep(1)
+            there = victim.sessions.link_to(thief.identity.node_id)
+            there.session._control._receive_ack = lambda ack, now: None
+            for number in range(2 * ANSWERS_UNSENT_MAX):
+                get = m.Get(number.to_bytes(20, "big"), 0, bytes(20), None, b"", 0, 10)
+                link.send(get)
+                if number % 500 == 0:
+                    await asyncio.sleep(0.2)
+            await asyncio.sleep(2)
+            assert there.session.messages_queued <= ANSWERS_UNSENT_MAX + 100
+            assert there.session.is_closed
+
+    run(main, conditions=CALM)
+
+
+def test_one_peer_gets_three_quarters_of_the_upload_slot_and_leaves_room_for_others():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief, reader = [await cluster.start() for _ in range(3)]
+            rows = values(1, size=200_000)
+            ((kvpid, value),) = rows.items()
+            add_values(holder, rows)
+            link = await link_between(thief, holder)
+            thief.sessions.datagram_received = lambda datagram, address: None  # takes, never acks
+            for number in range(80):
+                get = m.Get(number.to_bytes(20, "big"), number, kvpid.key, None, b"", 0, 200_000)
+                link.send(get)
+            await asyncio.sleep(1)
+            slot = holder.upload_slot
+            assert len(slot.current_tasks) + slot.queue == slot.max_size * 3 // 4
+            honest = await link_between(reader, holder)
+            async with asyncio.timeout(5):
+                fetched = await honest.get(kvpid.key, length=200_000, idle_seconds=5)
+            assert fetched.value == value
+
+    run(main, conditions=CALM)
+
+
+def test_a_transfer_id_used_twice_is_served_once():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief = await cluster.start(), await cluster.start()
+            rows = values(2, size=5_000)
+            add_values(holder, rows)
+            link = await link_between(thief, holder)
+            for kvpid in rows:
+                link.send(m.Get(bytes(20), 0, kvpid.key, None, b"", 0, 5_000))
+                await asyncio.sleep(1)
+            assert holder._serving.counters["transfer ID used twice"] == 1
+            first = next(iter(rows.values()))
+            assert holder._serving.counters["bytes uploaded"] == len(first)
+
+    run(main, conditions=CALM)
+
+
+def test_a_donor_that_says_stored_of_nothing_does_not_keep_the_publisher():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            client = await publisher(cluster)
+            records = add_values(client, values(3, size=5_000))
+
+            def handle(link, offer):
+                link.send(m.Answer(offer.id, bytes(len(offer.entries)), [0] * len(offer.entries)))
+
+                async def pester():
+                    for _ in range(100):
+                        await asyncio.sleep(50)
+                        link.send(m.Stored(offer.id, []))
+
+                donor._group.create_task(pester())
+
+            donor._serving._offers.handle = handle
+            async with asyncio.timeout(900):
+                outcome = await client.publisher.publish(records, copies=1, keep_seconds=86400)
+            assert outcome.copies_min == 0
+            world.loop.call_later(0, lambda: [t.cancel() for t in _pesters()])
+            await asyncio.sleep(1)
+
+    def _pesters():
+        return [t for t in asyncio.all_tasks() if "pester" in repr(t.get_coro())]
+
+    run(main, conditions=CALM)
+
+
+def test_a_peer_that_was_restarted_is_talked_to_again_at_once():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            client, other = await cluster.start(), await cluster.start()
+            rows = values(1, size=5_000)
+            ((kvpid, value),) = rows.items()
+            await link_between(client, other)
+            identity = other.identity
+            cluster.crash(other)  # it says no goodbye
+            again = await cluster.start(identity=identity, host=other.options.address[0])
+            add_values(again, rows)
+            began = world.loop.time()
+            for _ in range(10):
+                try:
+                    link = await link_between(client, again)
+                    fetched = await link.get(kvpid.key, length=5_000, idle_seconds=2)
+                    break
+                except BytestagError:
+                    continue
+            assert fetched.value == value
+            assert world.loop.time() - began < 10
+
+    run(main, conditions=CALM)
+
+
+def test_offers_put_repair_off_but_not_for_ever():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            client = await publisher(cluster)
+            rows = values(40)
+            records = add_values(client, rows)
+            await client.publisher.publish(records, copies=1, keep_seconds=90 * 86400)
+            kept = [donor.stores.cache.record(kvpid) for kvpid in rows]
+            now = donor.runtime.wall()
+            donor.stores.repair_due.put_many((r.kvpid, r.blake3, now) for r in kept)
+            donor.replicator.seen(kept)
+            left = len(donor.stores.repair_due.take_due(now, 100))
+            assert 0 < left < 20
+
+    run(main, conditions=CALM)
+
+
+def test_a_walk_with_unanswered_contacts_does_not_claim_to_know_everybody():
+    made = [Contact(KeyBytes.new_hash(bytes([n])), ("10.0.0.1", n + 1)) for n in range(12)]
+    shortlist = Shortlist(bytes(20))
+    shortlist.add(made)
+    asked = []
+    while batch := shortlist.contacts_to_ask():
+        asked += batch
+        for contact in batch[:-1]:
+            shortlist.receive_answer(contact, [])
+        shortlist.receive_slow(batch[-1])
+        shortlist.receive_late(batch[-1])
+    assert shortlist.is_finished
+    assert shortlist.has_unanswered
+
+
+# --- Ends -----------------------------------------------------------------------------------------
+
+
+def test_a_node_whose_state_cannot_be_saved_still_closes_its_socket():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            client = await cluster.start()
+
+            async def fail():
+                raise StorageError("disk full")
+
+            client._save = fail
+            await cluster.stop(client)
+            assert not world.network.endpoints
+
+    run(main, conditions=CALM)
+
+
+def test_a_bug_in_one_chore_does_not_end_the_node():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            client = await cluster.start()
+
+            async def fail():
+                raise ValueError("a bug")
+
+            client.replicator.repair = fail
+            await asyncio.sleep(600)
+            assert client._tasks
+            assert not client._tasks[0].done()
+
+    run(main, conditions=CALM)
+
+
+def test_requests_that_arrive_while_a_node_is_closing_are_refused_quietly():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, asker = await cluster.start(), await cluster.start()
+            link = await link_between(asker, holder)
+            for slot in holder._slots:
+                slot.stop()
+            with pytest.raises(BytestagError):
+                await link.get(bytes(20), length=10, idle_seconds=1)
+
+    run(main, conditions=CALM)
