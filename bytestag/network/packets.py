@@ -159,8 +159,16 @@ def encode_response(sequence_id: bytes, result: Any) -> bytes:
 
 
 def encode_reply(sequence_id: bytes, reply: Reply, bytes_max: int = DATAGRAM_BYTES_MAX) -> bytes:
-    """Return a response of at most ``bytes_max``: far contacts go first, then the rest."""
+    """Return a response of at most ``bytes_max``: far contacts go first, then the rest.
+
+    A value that has no room even without contacts and providers goes before them.
+    """
     datagram = encode_response(sequence_id, reply)
+    if reply.value is not None and len(datagram) > bytes_max:
+        lists = (reply.contacts4, reply.contacts6, reply.providers)
+        if len(datagram) - sum(len(codec.encode(part)) for part in lists) > bytes_max:
+            reply.value = None
+            datagram = encode_response(sequence_id, reply)
     while len(datagram) > bytes_max:
         excess = len(datagram) - bytes_max
         if reply.contacts6:
