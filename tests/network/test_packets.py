@@ -324,18 +324,18 @@ def test_a_native_datagram_longer_than_the_limit_is_refused_and_a_stock_one_is_n
 
 
 def test_a_value_that_cannot_fit_takes_no_contacts_with_it():
-    reply = packets.Reply(
+    reply = p.Reply(
         version=1,
         network=bytes(8),
         observed=bytes(7),
         token=bytes(16),
         node_id=bytes(20),
         contacts4=bytes(26 * 20),
-        held=[packets.Held(bytes(20), 900, bytes(32)) for _ in range(4)],
+        held=[p.Held(bytes(20), 900, bytes(32)) for _ in range(4)],
         value=bytes(900),
     )
-    datagram = packets.encode_reply(bytes(20), reply)
+    datagram = p.encode_reply(bytes(20), reply)
     assert len(datagram) <= 1200
-    read = packets.decode_reply(datagram[21:], bytes(8))
+    read = p.decode_reply(datagram[21:], bytes(8))
     assert read.value is None
     assert len(read.contacts4) == 26 * 20
