@@ -6,6 +6,9 @@ one in a database cannot disagree. It knows sums and records, never bytes or SQL
 A kept value is never evicted before its time, so the quota is defended here, at the door: once what
 cannot be evicted fills half of the quota, one depositor and one address group may each have at most
 an eighth of it. Copies left along look-ups do not count towards that half: they yield to any keep.
+
+What comes without a deposit is bounded by address group, and never stands in the way of what comes
+with one.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Ledger:
     costs: Counter[Standing] = field(default_factory=Counter)
     kept_by_depositor: Counter[bytes] = field(default_factory=Counter)
     kept_by_group: Counter[str] = field(default_factory=Counter)
+    replica_by_group: Counter[str] = field(default_factory=Counter)
 
     def copy(self) -> Ledger:
         return Ledger(
@@ -40,6 +44,7 @@ class Ledger:
             self.costs.copy(),
             self.kept_by_depositor.copy(),
             self.kept_by_group.copy(),
+            self.replica_by_group.copy(),
         )
 
     @property
@@ -64,6 +69,8 @@ class Ledger:
             self.kept_by_depositor[record.depositor] += sign * record.cost
             if record.group:
                 self.kept_by_group[record.group] += sign * record.cost
+        elif record.standing is Standing.REPLICA and record.group:
+            self.replica_by_group[record.group] += sign * record.cost
 
 
 def find(rows: Iterable[KVPRecord], record: KVPRecord) -> KVPRecord | None:
@@ -154,22 +161,50 @@ def merge(held: KVPRecord, record: KVPRecord, now: float) -> KVPRecord:
     return dataclasses.replace(renewed, last_update=max(held.last_update, record.last_update))
 
 
+def displaced(record: KVPRecord, now: float, rows: list[KVPRecord]) -> KVPRecord | None:
+    """Return the row of its key that yields its place to a kept ``record``, if one has to.
+
+    It is the oldest without a deposit; ``rows`` are those of the key, oldest first.
+    """
+    if _is_free(record) or record.standing is not Standing.KEPT:
+        return None
+    live = [row for row in rows if row.expires > now]
+    if len(live) < config.VALUES_PER_KEY_MAX:
+        return None
+    return next((row for row in live if row.standing < Standing.KEPT), None)
+
+
+def _is_free(record: KVPRecord) -> bool:
+    """What proves itself and what is ours does not compete for the places of a key."""
+    return record.key == record.index or record.standing is Standing.ORIGINAL
+
+
 def _key_permits(record: KVPRecord, now: float, rows: list[KVPRecord]) -> bool:
-    """Bound the values of a key that anybody may fill; what proves itself and ours are free."""
-    if record.key == record.index or record.standing is Standing.ORIGINAL:
+    """Bound the values of a key that anybody may fill, in all and from one source."""
+    if _is_free(record):
         return True
     live = [row for row in rows if row.expires > now]
-    of_depositor = sum(row.depositor == record.depositor for row in live)
-    return (
-        len(live) < config.VALUES_PER_KEY_MAX
-        and of_depositor < config.VALUES_PER_KEY_AND_DEPOSITOR_MAX
-    )
+    of_source = sum(_source(row) == _source(record) for row in live)
+    if of_source >= config.VALUES_PER_KEY_AND_DEPOSITOR_MAX:
+        return False
+    return len(live) < config.VALUES_PER_KEY_MAX or displaced(record, now, rows) is not None
+
+
+def _source(row: KVPRecord) -> tuple[Standing, bytes | str]:
+    """Say who a row counts against: its depositor, or the address group it came from."""
+    if row.standing is Standing.KEPT:
+        return Standing.KEPT, row.depositor
+    return (Standing.ORIGINAL, "") if row.is_original else (Standing.REPLICA, row.group)
 
 
 def _share_permits(
     record: KVPRecord, replaced: KVPRecord | None, ledger: Ledger, max_size: int | None
 ) -> bool:
-    if max_size is None or record.standing is not Standing.KEPT:
+    if max_size is None:
+        return True
+    if record.standing is Standing.REPLICA:
+        return _replica_share_permits(record, replaced, ledger, max_size)
+    if record.standing is not Standing.KEPT:
         return True
     before = replaced if replaced is not None and replaced.standing is Standing.KEPT else None
     is_same_depositor = before is not None and before.depositor == record.depositor
@@ -184,3 +219,19 @@ def _share_permits(
     return (is_same_depositor or of_depositor <= share) and (
         is_same_group or not record.group or of_group <= share
     )
+
+
+def _replica_share_permits(
+    record: KVPRecord, replaced: KVPRecord | None, ledger: Ledger, max_size: int
+) -> bool:
+    if not record.group:
+        return True
+    if replaced is not None and (replaced.standing, replaced.group) == (
+        Standing.REPLICA,
+        record.group,
+    ):
+        return True  # it has its place
+    if 2 * (ledger.kept + ledger.costs[Standing.REPLICA] + record.cost) <= max_size:
+        return True
+    of_group = ledger.kept_by_group[record.group] + ledger.replica_by_group[record.group]
+    return of_group + record.cost <= max_size // KEPT_SHARE_DIVISOR

@@ -67,6 +67,9 @@ def rows_of_keys(
     return found
 
 
+Names = dict[str, Standing | bytes | str | tuple[str]]
+"""What a name in ``totals`` sums up: a standing, a depositor, a group's keeps, its replicas."""
+
 _TOTALS = (
     sa.select(totals)
     .where(totals.c.name.in_(sa.bindparam("names", expanding=True)))
@@ -82,7 +85,7 @@ def ledger_of(
     With ``is_locked`` other processes wait for this transaction before they change them.
     """
     ledger = admission.Ledger()
-    names: dict[str, Standing | bytes | str] = {f"standing/{item}": item for item in Standing}
+    names: Names = {f"standing/{item}": item for item in Standing}
     _load_sums(connection, ledger, names | _share_names(asking), is_locked)
     return ledger
 
@@ -96,19 +99,20 @@ def load_shares(
         _load_sums(connection, ledger, names, is_locked=False)
 
 
-def _share_names(rows: Iterable[KVPRecord]) -> dict[str, Standing | bytes | str]:
-    names: dict[str, Standing | bytes | str] = {}
+def _share_names(rows: Iterable[KVPRecord]) -> Names:
+    names: Names = {}
     for row in rows:
         names[f"depositor/{row.depositor.hex()}"] = row.depositor
         if row.group:
             names[f"group/{row.group}"] = row.group
+            names[f"replicas/{row.group}"] = (row.group,)
     return names
 
 
 def _load_sums(
     connection: sa.Connection,
     ledger: admission.Ledger,
-    names: dict[str, Standing | bytes | str],
+    names: Names,
     is_locked: bool,
 ) -> None:
     query = _TOTALS.with_for_update() if is_locked else _TOTALS
@@ -121,6 +125,8 @@ def _load_sums(
                 ledger.kept_by_depositor[depositor] = cost
             case str(group):
                 ledger.kept_by_group[group] = cost
+            case (group,):
+                ledger.replica_by_group[group] = cost
 
 
 _COST = sa.func.coalesce(sa.func.sum(_c.size + config.RECORD_OVERHEAD_BYTES), 0)

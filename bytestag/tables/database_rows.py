@@ -89,6 +89,9 @@ class RowWriter:
             assert held is not None
             self._replace(rows, held, admission.merge(held, record, self.now))
         elif verdict is Verdict.ACCEPTED:
+            displaced = admission.displaced(record, self.now, rows)
+            if displaced is not None:
+                self._displace(displaced)
             self._make_room(record)
             self._rows[record.key].append(record)
             self._inserts[record.kvpid, record.blake3] = record, value
@@ -122,6 +125,15 @@ class RowWriter:
             self._flush()
             self._expired_costs[newcomer] = expired_cost(self.connection, newcomer, self.now)
         return self._expired_costs[newcomer] >= missing
+
+    def _displace(self, record: KVPRecord) -> None:
+        """Queue the deletion of a row that yields its place under its key."""
+        self._flush()
+        query = sa.select(*COLUMNS, _c.id).where(
+            _c.key == record.key, _c.sha1 == record.index, _c.blake3 == record.blake3
+        )
+        self._delete(self.connection.execute(query).all())
+        self._victims_for = None  # it may be among those we know
 
     def _make_room(self, record: KVPRecord) -> None:
         """Queue the deletion of what yields to ``record``, until it fits."""
@@ -231,6 +243,9 @@ class RowWriter:
         for group, cost in now.kept_by_group.items():
             difference = cost - loaded.kept_by_group[group]
             deltas.append({"name": f"group/{group}", "rows": 0, "cost": difference})
+        for group, cost in now.replica_by_group.items():
+            difference = cost - loaded.replica_by_group[group]
+            deltas.append({"name": f"replicas/{group}", "rows": 0, "cost": difference})
         deltas = [delta for delta in deltas if delta["rows"] or delta["cost"]]
         if not deltas:
             return

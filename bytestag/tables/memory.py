@@ -129,6 +129,9 @@ class MemoryKVPTable(KVPTable):
             assert held is not None
             self._replace(held, admission.merge(held, record, now))
         elif verdict is Verdict.ACCEPTED:
+            displaced = admission.displaced(record, now, self._rows.get(record.key, []))
+            if displaced is not None:
+                changes.append(self._drop(displaced))
             changes += [self._drop(row) for row in self._victims(record, now)]
             self._add(record, value)
             changes.append((record.kvpid, True))

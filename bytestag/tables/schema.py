@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from bytestag import config
 from bytestag.errors import StorageError
 
 T = TypeVar("T")
@@ -215,7 +216,19 @@ def _create_all(connection: sa.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create_all,)
+def _sum_replicas_by_group(connection: sa.Connection) -> None:
+    name = sa.literal("replicas/") + records.c.address_group
+    cost = sa.cast(sa.func.sum(records.c.size + config.RECORD_OVERHEAD_BYTES), sa.BigInteger())
+    is_replica = records.c.standing == 1, records.c.address_group != ""
+    sums = sa.select(name, sa.literal(0), cost).where(*is_replica)
+    connection.execute(
+        sa.insert(totals).from_select(
+            ["name", "rows", "cost"], sums.group_by(records.c.address_group)
+        )
+    )
+
+
+MIGRATIONS: tuple[Migration, ...] = (_create_all, _sum_replicas_by_group)
 """Number n takes a database from version n to n + 1. Never change one; add one."""
 
 

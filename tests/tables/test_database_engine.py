@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from bytestag.config import MIB
 from bytestag.errors import StorageError
 from bytestag.tables import schema
+from bytestag.tables.database import DatabaseKVPTable
 from bytestag.tables.database_engine import Database
+from tests.tables.helpers import kept, numbered, row
 
 NO_ROOM = """
 import resource, signal, sys
@@ -86,10 +88,36 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None
     database.close()
 
 
+def test_the_replicas_of_an_older_database_are_summed_by_address_group(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    table = DatabaseKVPTable(path)
+    rows = [row(value, group=f"g{n % 2}") for n, value in enumerate(numbered(5))]
+    table.store_many([*rows, row(b"no group"), kept(b"kept", group="g0")], 0)
+    of_replicas = sa.select(schema.totals.c.name, schema.totals.c.cost).where(
+        schema.totals.c.name.startswith("replicas/")
+    )
+
+    def make_older(connection: sa.Connection) -> list[tuple[str, int]]:
+        found = connection.execute(of_replicas).all()
+        connection.execute(
+            sa.delete(schema.totals).where(schema.totals.c.name.startswith("replicas/"))
+        )
+        connection.execute(sa.update(schema.schema_version).values(version=1))
+        return sorted((name, cost) for name, cost in found)
+
+    before = table.database.write(make_older)
+    table.close()
+    assert before == [("replicas/g0", 3 * 528), ("replicas/g1", 2 * 528)]
+    database = Database(path)
+    with database.read() as connection:
+        assert sorted(map(tuple, connection.execute(of_replicas))) == before
+    database.close()
+
+
 def test_a_newer_schema_is_refused_with_a_hint(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     _version(path)
-    with pytest.raises(StorageError, match=r"schema 2.*up to 1") as caught:
+    with pytest.raises(StorageError, match=r"schema 3.*up to 2") as caught:
         Database(path)
     assert "update" in (caught.value.hint or "")
 

@@ -196,6 +196,91 @@ def test_a_stranger_s_key_takes_four_values_of_a_depositor_and_64_in_all(table: 
     assert len(table.records_by_key(key)) == 65
 
 
+def test_values_without_a_deposit_count_by_address_group(table: KVPTable) -> None:
+    key = key_of(b"file")
+    values = iter(numbered(100))
+
+    def offer(group: str, standing: Standing = Standing.REPLICA) -> Verdict:
+        return table.store(*row(next(values), key=key, group=group, standing=standing), NOW)
+
+    for group in ("192.0.2.0/24", ""):
+        mixed = [Standing.CACHED, Standing.REPLICA] * 3
+        verdicts = [offer(group, standing) for standing in mixed]
+        assert verdicts == [Verdict.ACCEPTED] * 4 + [Verdict.PER_KEY] * 2
+    assert offer("198.51.100.0/24") is Verdict.ACCEPTED
+    assert table.store(*kept(next(values), key=key, group="192.0.2.0/24"), NOW) == 0
+
+
+def test_own_values_take_no_place_from_others_of_the_key(table: KVPTable) -> None:
+    key = key_of(b"file")
+    own = [row(value, key=key, standing=Standing.ORIGINAL) for value in numbered(5)]
+    table.store_many(own, NOW)
+    assert table.store(*row(b"another's", key=key), NOW) is Verdict.ACCEPTED
+
+
+def test_a_kept_value_takes_the_place_of_the_oldest_without_a_deposit(table: KVPTable) -> None:
+    key = key_of(b"file")
+    values = numbered(100)
+    junk = [row(value, key=key, group=f"g{n}") for n, value in enumerate(values[:63])]
+    first = kept(values[63], b"first", key=key)
+    assert set(table.store_many([first, *junk], NOW)) == {Verdict.ACCEPTED}
+    heard = []
+    table.value_changed_observer.register(lambda *change: heard.append(change))
+    assert table.store(*row(values[64], key=key, group="another"), NOW) is Verdict.PER_KEY
+    second = kept(values[65], b"second", key=key)
+    assert table.judge(second[0], NOW) is Verdict.ACCEPTED
+    assert table.store(*second, NOW) is Verdict.ACCEPTED
+    assert heard == [(junk[0][0].kvpid, False), (second[0].kvpid, True)]
+    assert len(table.records_by_key(key)) == 64
+
+
+def test_a_kept_value_never_takes_the_place_of_a_kept_one(table: KVPTable) -> None:
+    key = key_of(b"file")
+    values = numbered(66)
+    rows = [kept(value, b"%d" % n, key=key) for n, value in enumerate(values)]
+    verdicts = table.store_many(rows, NOW)
+    assert verdicts == [Verdict.ACCEPTED] * 64 + [Verdict.PER_KEY] * 2
+
+
+def test_a_value_may_be_displaced_in_the_batch_that_brought_it(make_table) -> None:
+    key = key_of(b"file")
+    values = numbered(140)
+    table = make_table(80 * (512 + 16))
+    table.store_many([row(value) for value in values[130:]], NOW)
+    junk = [row(value, key=key, group=f"g{n}") for n, value in enumerate(values[:64])]
+    real = [kept(value, b"%d" % n, key=key) for n, value in enumerate(values[64:128])]
+    verdicts = table.store_many([*junk, *real[:30]], NOW)
+    assert verdicts == [Verdict.ACCEPTED] * 94
+    left = [record for record, _value in [*junk[30:], *real[:30]]]
+    assert table.records_by_key(key) == left
+    for record in left:
+        assert table.read(record.kvpid)
+    assert len(table) == 74
+
+
+def test_above_half_full_replicas_keep_to_the_eighth_of_their_group(make_table) -> None:
+    cost = 512 + 16
+    table = make_table(64 * cost)
+    values = iter(numbered(200))
+
+    def offer(group: str, standing: Standing = Standing.REPLICA) -> Verdict:
+        return table.store(*row(next(values), group=group, standing=standing), NOW)
+
+    flood = [offer("flood") for _ in range(33)]
+    assert flood == [Verdict.ACCEPTED] * 32 + [Verdict.FULL]
+    assert [offer("other") for _ in range(9)] == [Verdict.ACCEPTED] * 8 + [Verdict.FULL]
+    assert offer("flood", Standing.CACHED) is Verdict.ACCEPTED
+    assert [offer("") for _ in range(9)] == [Verdict.ACCEPTED] * 9
+    keep = kept(next(values), b"honest", group="flood")
+    assert table.store(*keep, NOW) is Verdict.ACCEPTED
+    (held,) = table.records_by_key(key_of(numbered(1)[0]))
+    renewal = dataclasses.replace(held, timestamp=NOW + 5)
+    assert table.judge(renewal, NOW + 5) is Verdict.HELD
+    for record in [table.record(kvpid) for kvpid in list(table)]:
+        table.remove(record.kvpid)
+    assert [offer("flood") for _ in range(33)] == flood
+
+
 def test_values_that_prove_themselves_have_no_limit_of_a_depositor(table: KVPTable) -> None:
     verdicts = table.store_many([kept(value) for value in numbered(70)], NOW)
     assert set(verdicts) == {Verdict.ACCEPTED}
