@@ -132,7 +132,8 @@ def one_publisher(base: Path, large: Path, report: Report, suffix: str) -> None:
             rss = max(program.rss_max for program in programs)
         rates.sort()
         note(f"MB/s: {rates[0]:.0f} – {rates[-1]:.0f}")
-        report.add(f"one_publisher_median{suffix}", rates[1], "MB/s", ">=", 100)
+        target = None if suffix else 100  # start-up weighs too much in a smaller file
+        report.add(f"one_publisher_median{suffix}", rates[1], "MB/s", ">=", target)
         report.add(f"one_publisher_rss_max{suffix}", rss / MIB, "MiB", "<=", 200)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 
 from bytestag.errors import FormatError
 
+INCOMPLETE_SUFFIX = ".bytestag-incomplete"
+"""Ends the names of files that are being fetched."""
 NAME_BYTES_MAX = 255  # of Linux, macOS and Windows alike
 DEPTH_MAX = 32
 
@@ -88,6 +90,8 @@ def _problem(name: str) -> str | None:
         return "has a path separator in it"
     if _CONTROLS.search(name):
         return "has a control character in it"
+    if name.endswith(INCOMPLETE_SUFFIX):
+        return "is kept for files that are not whole"
     if name[-1] in " .":
         return "ends in a dot or space"
     if _DEVICE.match(name):

@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bytestag.errors import LocalError, NoSpace, StorageError
-from bytestag.hashing import Hasher, blake3_hasher, sha1_hasher
+from bytestag.hashing import Hasher, blake3_hasher, sha1, sha1_hasher
+from bytestag.models.safe_names import INCOMPLETE_SUFFIX, NAME_BYTES_MAX
 
-INCOMPLETE_SUFFIX = ".bytestag-incomplete"
 COPY_BYTES = 1024 * 1024
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
@@ -139,7 +139,7 @@ class IncompleteFile:
     ) -> None:
         self._parent = parent
         self._name = name
-        self._incomplete = name + INCOMPLETE_SUFFIX
+        self._incomplete = incomplete_name(name)
         self.path = path
         self.size = size
         self._replaces = replaces
@@ -177,6 +177,8 @@ class IncompleteFile:
             self._fd = -1
 
     def _open(self) -> int:
+        if len(os.fsencode(self._name)) > NAME_BYTES_MAX:  # it could never get its name
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         flags = os.O_RDWR | os.O_CREAT | _NOFOLLOW | _CLOEXEC
         fd = os.open(self._incomplete, flags, 0o666, dir_fd=self._parent)
         status = os.fstat(fd)
@@ -237,6 +239,14 @@ class IncompleteFile:
             self._close_unused()
 
 
+def incomplete_name(name: str) -> str:
+    """Return the name of a file on its way; for a long one a hash stands in."""
+    incomplete = name + INCOMPLETE_SUFFIX
+    if len(os.fsencode(incomplete)) <= NAME_BYTES_MAX:
+        return incomplete
+    return sha1(os.fsencode(name)).hex() + INCOMPLETE_SUFFIX
+
+
 def _has(parent: int, name: str, path: Path, size: int, sha1: bytes, blake3: bytes) -> bool:
     """Return whether a plain file with this content has the name; raises Exists if another has."""
     flags = os.O_RDONLY | _CLOEXEC | getattr(os, "O_NONBLOCK", 0)  # a fifo would wait for a writer
@@ -265,7 +275,7 @@ def check_space(path: Path, needed: int) -> None:
     What exists already was begun before, so its space is not asked for again.
     """
     here = path
-    if path.exists() or path.with_name(path.name + INCOMPLETE_SUFFIX).exists():
+    if path.exists() or path.with_name(incomplete_name(path.name)).exists():
         return
     while not here.exists():
         here = here.parent

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from bytestag.errors import FormatError
 from bytestag.models import safe_names
 
-INCOMPLETE_SUFFIX = b".bytestag-incomplete"
+_INCOMPLETE = os.fsencode(safe_names.INCOMPLETE_SUFFIX)
+
 
 Warn = Callable[[bytes, str], None]
 
@@ -85,7 +86,7 @@ class _Walker:
         if not names and below:
             self.empty.append(below)
         for name in names:
-            if name.endswith(INCOMPLETE_SUFFIX):
+            if name.endswith(_INCOMPLETE):
                 continue
             path = os.path.join(below, name) if below else name
             looked = self._look(path)

@@ -92,3 +92,8 @@ def test_paths_that_cannot_exist_together_are_refused(files: Any, directories: A
 def test_paths_that_can_exist_together_are_accepted() -> None:
     check_tree([("a", "b"), ("a", "c"), ("b",), ("c", "a", "b")], [("a",), ("e",), ("e", "f")])
     check_tree([], [])
+
+
+def test_a_name_kept_for_incomplete_files_is_refused():
+    with pytest.raises(FormatError, match="not whole"):
+        check_component("x.bytestag-incomplete")

@@ -463,3 +463,14 @@ def test_a_directory_without_permission_is_a_storage_error(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError):
         LandingDirectory(tmp_path / "below")
+
+
+def test_a_name_of_255_bytes_lands_though_no_suffix_fits_behind_it(tmp_path):
+    directory = LandingDirectory(tmp_path)
+    try:
+        file = directory.file(("n" * 255,), 3)
+        file.write(0, b"abc")
+        file.finish(sync=False)
+    finally:
+        directory.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["n" * 255]
