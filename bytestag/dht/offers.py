@@ -22,6 +22,7 @@ from bytestag.events.tasks import Parent, Task
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import Busy, Link
+from bytestag.tables import admission
 from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Standing, Verdict
 
 _logger = logging.getLogger(__name__)
@@ -39,11 +40,14 @@ class OfferedRow:
     record: KVPRecord
     verdict: Verdict
     """ACCEPTED if its deposit holds (or it has none)."""
+    remaining: int | None = None
+    """Seconds that are left to the row that is held here already; None for a new one."""
 
     @property
     def granted_hours(self) -> int:
         """How long a kept row was granted, from now."""
-        return self.record.time_to_live // HOUR if self.record.deposit else 0
+        seconds = self.record.time_to_live if self.remaining is None else self.remaining
+        return seconds // HOUR if self.record.deposit else 0
 
 
 def rows_of_offer(
@@ -125,6 +129,14 @@ def _proof(entries: list[m.Entry], entry: m.Entry) -> bytes:
     return d.merkle_proof([_leaf(other) for other in entries], position) if entries else b""
 
 
+def _remaining(held: KVPRecord | None, offered: KVPRecord, now: float) -> int:
+    """Return for how long a held row is promised: not at all if no deposit keeps it here."""
+    if held is None or not held.deposit:
+        return 0
+    remaining = max(held.expires - int(now), 0)
+    return min(remaining, offered.time_to_live) if held.is_original else remaining
+
+
 class OfferHandler:
     """Takes offers into a table."""
 
@@ -170,14 +182,15 @@ class OfferHandler:
         link.send(m.Answer(offer.id, bytes([verdict]) * count, [0] * count))
 
     async def _take(self, link: Link, offer: m.Offer) -> None:
-        rows = await self._runtime.offload(self._judge, link, offer, self._times_to_live())
+        rows = await self._runtime.offload(
+            self._judge_and_renew, link, offer, self._times_to_live()
+        )
         verdicts = bytes(row.verdict for row in rows)
         link.send(m.Answer(offer.id, verdicts, [row.granted_hours for row in rows]))
         finals = _Finals(link, offer.id)
         wanted = [i for i, row in enumerate(rows) if row.verdict is Verdict.ACCEPTED]
         inline = [i for i in wanted if offer.entries[i].value is not None]
         await self._store_inline(offer, rows, inline, finals)
-        await self._renew([row for row in rows if row.verdict is Verdict.HELD])
         fetches: list[Task[None]] = []
         for i in wanted:
             if offer.entries[i].value is None:
@@ -201,7 +214,7 @@ class OfferHandler:
         task.observer.register(lambda _: link.gets.release())
         return task
 
-    def _judge(
+    def _judge_and_renew(
         self, link: Link, offer: m.Offer, time_to_live: Callable[[KeyBytes], int]
     ) -> list[OfferedRow]:
         now = self._runtime.wall()
@@ -217,10 +230,30 @@ class OfferHandler:
         )
         fit = [row.record for row in rows if row.verdict is Verdict.ACCEPTED]
         judged = iter(self._table.judge_many(fit, now))
-        return [
+        rows = [
             OfferedRow(row.record, next(judged)) if row.verdict is Verdict.ACCEPTED else row
             for row in rows
         ]
+        held = [row.record for row in rows if row.verdict is Verdict.HELD]
+        renewed = iter(self._renew(held, now)) if held else iter(())
+        return [next(renewed) if row.verdict is Verdict.HELD else row for row in rows]
+
+    def _renew(self, records: list[KVPRecord], now: float) -> list[OfferedRow]:
+        """Give held rows the later times of the offer; promise what is committed, no more."""
+        try:
+            verdicts = self._table.renew_many(records, now)
+        except BytestagError as error:
+            _logger.warning("x cannot renew: %s", error)
+            return [OfferedRow(record, Verdict.FULL) for record in records]
+        stored = self._table.records_by_keys({record.key for record in records})
+        rows = []
+        for record, verdict in zip(records, verdicts, strict=True):
+            if verdict is Verdict.NOT_SENT:  # it went meanwhile: ask for the bytes
+                rows.append(OfferedRow(record, Verdict.ACCEPTED))
+                continue
+            held = admission.find(stored[record.key], record)
+            rows.append(OfferedRow(record, verdict, _remaining(held, record, now)))
+        return rows
 
     async def _store_inline(
         self, offer: m.Offer, rows: list[OfferedRow], inline: list[int], finals: _Finals
@@ -237,20 +270,6 @@ class OfferHandler:
             verdicts = [Verdict.FULL] * len(pairs)
         for i, verdict in zip(inline, verdicts, strict=True):
             finals.add(i, verdict, rows[i])
-
-    async def _renew(self, rows: list[OfferedRow]) -> None:
-        """Give held rows the later times of the offer; their bytes are here already."""
-        if rows:
-            await self._runtime.offload(self._renew_now, rows)
-
-    def _renew_now(self, rows: list[OfferedRow]) -> None:
-        now = self._runtime.wall()
-        for row in rows:
-            try:
-                value = self._table.read(row.record.kvpid, row.record.blake3)
-                self._table.store(row.record, value, now)
-            except (KeyError, BytestagError) as error:
-                _logger.debug("! cannot renew: %r", error)
 
     async def _fetch(self, link: Link, number: int, row: OfferedRow, finals: _Finals) -> None:
         verdict = Verdict.NOT_SENT

@@ -119,6 +119,16 @@ class AggregatedKVPTable(KVPTable):
         stored = iter(self.primary_table.store_many(wanted, now) if wanted else ())
         return [Verdict.HELD if i in skipped else next(stored) for i in range(len(rows))]
 
+    def renew_many(self, records: Sequence[KVPRecord], now: float) -> list[Verdict]:
+        """Renew the primary's rows; what only another table has is held, and stays as it is."""
+        renewed = self.primary_table.renew_many(records, now)
+        elsewhere = self._held_elsewhere(records)
+        last_words = (*_LAST_WORDS, Verdict.WRONG_BYTES)
+        return [
+            Verdict.HELD if is_held and verdict not in last_words else verdict
+            for verdict, is_held in zip(renewed, elsewhere, strict=True)
+        ]
+
     def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
         return self.primary_table.remove(kvpid, selector)
 

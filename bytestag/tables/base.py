@@ -230,6 +230,17 @@ class KVPTable(ABC):
         deposit that lasts longer (``admission.merge`` has the fine print).
         """
 
+    def renew_many(self, records: Sequence[KVPRecord], now: float) -> list[Verdict]:
+        """Give held rows what a second offer leaves them, without their bytes.
+
+        HELD is said after the commit. What is not here is refused as :meth:`judge` would, or
+        NOT_SENT where its bytes would be taken. A table whose rows have no times renews nothing.
+        """
+        return [
+            Verdict.NOT_SENT if verdict is Verdict.ACCEPTED else verdict
+            for verdict in self.judge_many(records, now)
+        ]
+
     @abstractmethod
     def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
         """Remove the matching rows (all of them without a selector); return how many."""

@@ -161,6 +161,13 @@ class DatabaseKVPTable(KVPTable):
                 verdicts[number] = verdict
         return verdicts
 
+    def renew_many(self, records: Sequence[KVPRecord], now: float) -> list[Verdict]:
+        if not records:
+            return []
+        return self.database.write(
+            lambda connection: self._writer(connection, now).renew(records), values=len(records)
+        )
+
     def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
         hashes = {
             record.blake3

@@ -8,7 +8,7 @@ the same transaction, so the quota holds at every commit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,13 @@ class RowWriter:
         """Store rows whose bytes are verified."""
         self._load(record for record, _value in rows)
         verdicts = [self._store(record, value) for record, value in rows]
+        self._flush()
+        return verdicts
+
+    def renew(self, asking: Sequence[KVPRecord]) -> list[Verdict]:
+        """Renew rows that are held; their bytes are neither needed nor read."""
+        self._load(asking)
+        verdicts = [self._renew(record) for record in asking]
         self._flush()
         return verdicts
 
@@ -100,6 +107,19 @@ class RowWriter:
             if self._victims_for is not None and record.standing < self._victims_for:
                 self._victims_for = None  # it may be a better victim than those we know
         return verdict
+
+    def _renew(self, record: KVPRecord) -> Verdict:
+        rows = self._rows[record.key]
+        verdict = admission.judge(
+            record, self.now, rows, self._ledger, self.max_size, self._can_evict
+        )
+        if verdict is Verdict.HELD:
+            held = admission.find(rows, record)
+            assert held is not None
+            if held.size != record.size:
+                return Verdict.WRONG_BYTES
+            self._replace(rows, held, admission.merge(held, record, self.now))
+        return Verdict.NOT_SENT if verdict is Verdict.ACCEPTED else verdict
 
     def _replace(self, rows: list[KVPRecord], held: KVPRecord, renewed: KVPRecord) -> None:
         if renewed == held:

@@ -7,7 +7,7 @@ use it, and every other table is tested against it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from bytestag import config
 from bytestag.keys import KeyBytes
@@ -95,6 +95,10 @@ class MemoryKVPTable(KVPTable):
         self._tell(changes)
         return verdicts
 
+    def renew_many(self, records: Sequence[KVPRecord], now: float) -> list[Verdict]:
+        with self._lock:
+            return [self._renew(record, now) for record in records]
+
     def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
         with self._lock:
             doomed = [
@@ -136,6 +140,16 @@ class MemoryKVPTable(KVPTable):
             self._add(record, value)
             changes.append((record.kvpid, True))
         return verdict
+
+    def _renew(self, record: KVPRecord, now: float) -> Verdict:
+        verdict = self.judge(record, now)
+        if verdict is Verdict.HELD:
+            held = admission.find(self._rows[record.key], record)
+            assert held is not None
+            if held.size != record.size:
+                return Verdict.WRONG_BYTES
+            self._replace(held, admission.merge(held, record, now))
+        return Verdict.NOT_SENT if verdict is Verdict.ACCEPTED else verdict
 
     def _victims(self, record: KVPRecord, now: float) -> list[KVPRecord]:
         needed = admission.room_needed(record, self._ledger, self.max_size)

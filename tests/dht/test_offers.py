@@ -1,5 +1,7 @@
 """Offers become rows: deposits, proofs, grants, and a verdict for each entry."""
 
+import asyncio
+import dataclasses
 import random
 
 import pytest
@@ -16,12 +18,16 @@ from bytestag.crypto.deposits import (
 )
 from bytestag.crypto.identity import Identity
 from bytestag.dht.offers import rows_of_offer
-from bytestag.errors import PacketError
+from bytestag.errors import PacketError, StorageError
 from bytestag.hashing import blake3, sha1
+from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
-from bytestag.tables.base import Standing, Verdict
+from bytestag.tables.aggregated import AggregatedKVPTable
+from bytestag.tables.base import KVPID, Standing, Verdict
+from bytestag.tables.memory import MemoryKVPTable
+from bytestag.tables.stores import memory_stores
 from tests.dht.helpers import Cluster, content, get_nothing, publisher
 
 NETWORK = b"network."
@@ -368,5 +374,105 @@ def test_offers_beyond_the_slots_are_busy_and_the_slots_come_back():
             good = m.Offer(b"x" * 20, [], [inline(b"good")])
             assert (await link.ask(good, 5)).verdicts == bytes([Verdict.ACCEPTED])
             assert len(donor.stores.cache) <= 1
+
+    run(main, conditions=CALM)
+
+
+# --- Renewals ------------------------------------------------------------------------------------
+
+
+def deposited(cluster, world_now, values, days):
+    """Return (entries, deposits) that keep small values for some days."""
+    entries = [m.Entry(None, sha1(v), blake3(v), len(v), 0, b"", 0, v) for v in values]
+    until = world_now + days * DAY + 3 * HOUR
+    made = make_deposit(DEPOSITOR.signing, cluster.config.network_id, days, until, leaves(entries))
+    return entries, [made.packed]
+
+
+async def offer_again(cluster, donor, values, days):
+    """Offer from the node that came last; return the verdicts and the days granted."""
+    client = cluster.clients[-1]
+    link = await client.dht_network.link_to(next(iter(client.protocol.router)))
+    entries, deposits = deposited(cluster, donor.runtime.wall(), values, days)
+    answer = await link.ask(m.Offer(b"%020d" % days, deposits, entries), 5)
+    return [Verdict(v) for v in answer.verdicts], [hours // 24 for hours in answer.granted]
+
+
+def unreadable(*arguments):
+    raise AssertionError("the bytes were read")
+
+
+def test_a_renewal_is_committed_before_it_is_answered_and_reads_no_bytes():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            await publisher(cluster)
+            assert await offer_again(cluster, donor, [b"value"], 10) == ([0], [10])
+            await asyncio.sleep(1)
+            cache = donor.stores.cache
+            cache.read = cache.read_row = unreadable
+            entries, _ = deposited(cluster, 0, [b"value"], 1)
+            kvpid = KVPID(KeyBytes(entries[0].index), KeyBytes(entries[0].index))
+            verdicts, granted = await offer_again(cluster, donor, [b"value"], 30)
+            renewed = cache.record(kvpid)
+            assert (verdicts, granted) == ([Verdict.HELD], [30])
+            assert renewed.expires > donor.runtime.wall() + 30 * DAY
+            verdicts, granted = await offer_again(cluster, donor, [b"value"], 20)
+            assert (verdicts, granted) == ([Verdict.HELD], [30])
+            assert cache.record(kvpid) == renewed
+
+    run(main, conditions=CALM)
+
+
+def test_a_renewal_that_cannot_be_committed_is_not_held():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            await publisher(cluster)
+            await offer_again(cluster, donor, [b"value"], 10)
+            await asyncio.sleep(1)
+
+            def fail(records, now):
+                raise StorageError("the disk is gone")
+
+            donor.stores.cache.renew_many = fail
+            verdicts, _ = await offer_again(cluster, donor, [b"value"], 30)
+            assert verdicts == [Verdict.FULL]
+
+    run(main, conditions=CALM)
+
+
+def test_what_goes_before_its_renewal_is_asked_for_again():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor = await cluster.start()
+            await publisher(cluster)
+            cache = donor.stores.cache
+            judge = cache.judge_many
+            cache.judge_many = lambda records, now: [Verdict.HELD for _ in records]
+            verdicts, granted = await offer_again(cluster, donor, [b"value"], 10)
+            assert (verdicts, granted) == ([Verdict.ACCEPTED], [10])
+            await asyncio.sleep(1)
+            cache.judge_many = judge
+            assert len(cache) == 1
+
+    run(main, conditions=CALM)
+
+
+def test_nothing_is_granted_for_a_row_that_only_the_shared_files_hold():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            stores = memory_stores(2**30, KeyBytes(bytes(20)), world.runtime("any").wall)
+            shared = MemoryKVPTable()
+            index = KeyBytes(sha1(b"shared"))
+            shared[KVPID(index, index)] = b"shared"
+            table = AggregatedKVPTable(stores.cache, [shared])
+            donor = await cluster.start(stores=dataclasses.replace(stores, table=table))
+            await publisher(cluster)
+            verdicts, granted = await offer_again(cluster, donor, [b"shared", b"new"], 10)
+            assert verdicts == [Verdict.HELD, Verdict.ACCEPTED]
+            assert granted == [0, 10]
+            await asyncio.sleep(1)
+            assert len(stores.cache) == 1
 
     run(main, conditions=CALM)

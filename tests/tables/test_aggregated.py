@@ -87,3 +87,18 @@ def test_changes_of_every_table_are_heard(three: Three) -> None:
     for number, table in enumerate([three.primary, *three.others]):
         table.store(*row(b"%d" % number), NOW)
     assert [kvpid.key for kvpid, _is_added in heard] == [key_of(b"%d" % n) for n in range(3)]
+
+
+def test_a_renewal_reaches_the_primary_s_row_and_no_other() -> None:
+    primary, other = MemoryKVPTable(), MemoryKVPTable()
+    table = AggregatedKVPTable(primary, [other])
+    here, there, both = (row(value) for value in (b"here", b"there", b"both"))
+    primary.store_many([here, both], NOW)
+    other.store_many([there, both], NOW)
+    later = [row(value, timestamp=NOW + 9)[0] for value in (b"here", b"there", b"both", b"none")]
+    assert table.renew_many(later, NOW + 9) == [Verdict.HELD] * 3 + [Verdict.NOT_SENT]
+    assert primary.record(later[0].kvpid) == later[0]
+    assert primary.record(later[2].kvpid) == later[2]
+    assert len(primary) == 2
+    assert other.record(there[0].kvpid) == there[0]
+    assert other.record(both[0].kvpid) == both[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from bytestag.config import KIB, MIB
 from bytestag.errors import NoSpace, StorageError
@@ -299,3 +301,24 @@ def test_memory_evicts_as_much_for_a_smaller_quota(path: Path) -> None:
     table.max_size = 10 * (512 + 16)
     assert table.store(*row(b"r" * 16), NOW) is Verdict.ACCEPTED
     assert table.used_bytes == table.max_size
+
+
+def test_a_renewal_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
+    table = DatabaseKVPTable(tmp_path / "a.db")
+    record, value = row(b"123")
+    table.store(record, value, NOW)
+    statements = []
+
+    def listen(connection, cursor, sql, *_others) -> None:
+        statements.append(sql)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", listen)
+    try:
+        assert table.renew_many([record], NOW) == [Verdict.HELD]
+        assert not [sql for sql in statements if sql.startswith(("UPDATE", "INSERT", "DELETE"))]
+        table.renew_many([dataclasses.replace(record, timestamp=NOW + 1)], NOW)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", listen)
+    assert [sql for sql in statements if sql.startswith("UPDATE records")]
+    assert not [sql for sql in statements if "blobs" in sql]
+    table.close()

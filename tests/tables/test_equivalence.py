@@ -73,6 +73,11 @@ class SameTables(RuleBasedStateMachine):
         assert judged == [self.sqlite.judge(record, now) for record, _value in batch]
         assert self.memory.store_many(batch, now) == self.sqlite.store_many(batch, now)
 
+    @rule(batch=st.lists(rows, max_size=12), now=times)
+    def renew(self, batch, now) -> None:
+        records = [record for record, _value in batch]
+        assert self.memory.renew_many(records, now) == self.sqlite.renew_many(records, now)
+
     @rule(which=rows, selector_bytes=st.sampled_from([0, 8]))
     def remove(self, which, selector_bytes) -> None:
         record = which[0]

@@ -123,6 +123,39 @@ def test_a_renewal_takes_the_higher_standing_and_the_deposit(table: KVPTable) ->
     assert table.kept_bytes == promised.cost
 
 
+def test_a_renewal_needs_no_bytes(table: KVPTable) -> None:
+    held, value = row(b"123")
+    table.store(held, value, NOW)
+    later = dataclasses.replace(held, timestamp=NOW + 100)
+    promised = kept(b"123", ttl=10 * TTL)[0]
+    missing = row(b"124")[0]
+    lie = dataclasses.replace(held, size=4, timestamp=NOW + 100 * TTL)
+    late = dataclasses.replace(missing, time_to_live=50)
+    assert table.renew_many([later, missing, lie, late], NOW + 50) == [
+        Verdict.HELD,
+        Verdict.NOT_SENT,
+        Verdict.WRONG_BYTES,
+        Verdict.EXPIRED,
+    ]
+    assert table.record(held.kvpid) == later
+    assert table.renew_many([promised, held], NOW + 50) == [Verdict.HELD] * 2
+    assert table.record(held.kvpid) == promised
+    assert table.renew_many([], NOW) == []
+    assert table.read(held.kvpid) == value
+    assert len(table) == 1
+
+
+def test_a_renewal_without_bytes_keeps_to_the_share(make_table) -> None:
+    table = make_table(16 * (512 + 16))
+    values = numbered(12)
+    table.store_many([kept(value, b"greedy") for value in values[:8]], NOW)
+    record, value = row(values[8])
+    table.store(record, value, NOW)
+    assert table.renew_many([kept(values[8], b"greedy")[0]], NOW) == [Verdict.FULL]
+    assert table.record(record.kvpid) == record
+    assert table.kept_bytes == 8 * (512 + 16)
+
+
 def test_only_a_deposit_extends_what_a_deposit_keeps(table: KVPTable) -> None:
     record, value = kept(b"123")
     table.store(record, value, NOW)
