@@ -3,10 +3,10 @@
 Input: Python's standard library (without site-packages and caches), a 1 GiB file, 10,000 files of
 4 KiB, an empty file, names in four scripts. First the 1 GiB file alone from one publisher, the
 ``fetch`` command from start to finish, median of 3. Then 8 donor processes on loopback, ``share
---until-copies 3``, SIGKILL where it is not gone by itself, ``fetch``, compared byte for byte. Memory
-is the largest resident set, sampled every 50 ms. All processes share one machine; the files lie on
-its disk. ``--quick`` makes the large file 128 MiB and the small ones 1,000, and says so in the names
-of the rows.
+--until-copies 3``, SIGKILL where it is not gone by itself, ``fetch``, compared byte for byte.
+Memory is the largest resident set, sampled every 50 ms. All processes share one machine; the files
+lie on its disk. ``--quick`` makes the large file 128 MiB and the small ones 1,000, and says so in
+the names of the rows.
 """
 
 from __future__ import annotations
