@@ -133,10 +133,19 @@ class Sharing:
             keep_seconds=keep_seconds,
             on_progress=on_progress,
         )
+        await self._spread_root(path, keep_seconds)
         due = self._runtime.wall() + self._config.republish_seconds
         again = ((r.kvpid, r.blake3, due) for r in self.table.share_records(path))
         await self._runtime.offload(lambda: self._stores.publish_due.put_many(again))
         return outcome
+
+    async def _spread_root(self, path: Path, keep_seconds: int) -> None:
+        """Give what the link names more copies than the rest: small, and needed before all else."""
+        root = await self._runtime.offload(self.table.root, path)
+        records = await self._runtime.offload(self.table.records_by_key, root.sha1)
+        await self._publisher.publish(
+            records, copies=self._config.record_copies, keep_seconds=keep_seconds
+        )
 
     async def provide(self) -> None:
         """Tell the nodes near the keys of all our shares that we serve them."""

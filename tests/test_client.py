@@ -1,6 +1,7 @@
 """A node that is stopped and started again: what it knows survives, without pickle."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -108,5 +109,27 @@ def test_a_node_that_stops_leaves_no_task_behind(tmp_path):
             await peer.dht_network.link_to(next(iter(peer.protocol.router)))
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_what_the_link_names_gets_a_copy_on_every_donor_up_to_twenty(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_bytes(b"a" * 5000)
+
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            first = await stack.enter_async_context(other())
+            donors = [first]
+            for _ in range(3):
+                donors.append(await stack.enter_async_context(other(known_nodes=(first.address,))))
+                await donors[-1].join()
+            async with client(tmp_path, known_nodes=(first.address,)) as node:
+                await node.join()
+                root, _ = await node.sharing.add(tmp_path / "files")
+                outcome = await node.sharing.publish(tmp_path / "files", copies=1)
+                assert outcome.copies_min == 1
+                assert all(d.stores.cache.records_by_key(root.sha1) for d in donors)
+                assert sum(len(d.stores.cache) for d in donors) == outcome.rows + 3
 
     asyncio.run(main())
