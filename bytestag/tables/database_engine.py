@@ -291,7 +291,7 @@ def _translated() -> Iterator[None]:
                 hint="free some disk space or lower the cache size",
             ) from error
         raise StorageError(
-            f"the database failed: {cause}", hint="look at the disk; `bytestag doctor` checks it"
+            f"the database failed: {cause}", hint="look at the disk and at the system log"
         ) from error
 
 
