@@ -133,3 +133,14 @@ def test_what_the_link_names_gets_a_copy_on_every_donor_up_to_twenty(tmp_path):
                 assert sum(len(d.stores.cache) for d in donors) == outcome.rows + 3
 
     asyncio.run(main())
+
+
+def test_two_nodes_that_do_not_know_their_own_addresses_meet_at_the_first_try(tmp_path):
+    async def main():
+        async with other(address=("0.0.0.0", 0)) as first:
+            known = ("127.0.0.1", first.address[1])
+            async with client(tmp_path, address=("0.0.0.0", 0), known_nodes=(known,)) as second:
+                assert await second.join() == 1
+                assert [c.address for c in second.protocol.router] == [known]
+
+    asyncio.run(main())

@@ -26,6 +26,8 @@ from bytestag.network.sessions import Peer, Sessions
 _logger = logging.getLogger(__name__)
 
 PROVIDERS_TRIED_MAX = 8
+JOIN_ROUNDS = 4
+JOIN_PAUSE_SECONDS = 0.25
 REFRESHED_BUCKETS_MAX = 24
 
 
@@ -81,7 +83,13 @@ class DHTNetwork(Server):
             Unreachable: none of them answered (not raised when none were given).
         """
         known = list(dict.fromkeys(addresses))
-        found = await self._gather([self.protocol.ping(address) for address in known])
+        found: list[Contact] = []
+        for _ in range(JOIN_ROUNDS):
+            found = await self._gather([self.protocol.ping(address) for address in known])
+            if len(self.protocol.router) or not found:
+                break
+            # They do not know their own addresses yet, nor we ours: each round tells one of us.
+            await asyncio.sleep(JOIN_PAUSE_SECONDS)
         if known and not found and not len(self.protocol.router):
             raise Unreachable(
                 f"none of {len(known)} known nodes answered",
