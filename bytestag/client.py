@@ -70,8 +70,6 @@ class ClientOptions:
     hint_host: str = ""
     """Host to put into links, if not the observed one."""
     has_hints: bool = True
-    watches: bool = True
-    """Rescans shared directories when they change."""
     copies: int = 8
     keep_seconds: int = 0
     open_endpoint: OpenEndpoint = field(default=open_endpoint)

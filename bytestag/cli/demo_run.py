@@ -157,7 +157,6 @@ async def _node(
         known_nodes=(known,) if known is not None else (),
         is_donor=is_donor,
         is_client=directory is None,
-        watches=False,
     )
     async with Client(
         identity,

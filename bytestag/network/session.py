@@ -114,7 +114,6 @@ class Session:
         """Another address of the peer, the nonce it must echo, whether to challenge it now."""
         self._mtu_probes: dict[int, int] = {}
         self._mtu_probes_sent = 0
-        self.bad_units = 0
         if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
             self._control.greet()
 
@@ -260,7 +259,6 @@ class Session:
 
     def _spoil(self, download: Download) -> None:
         """A unit was tampered with: the transfer fails, and is asked for again by another name."""
-        self.bad_units += 1
         self.forget_download(download)
         self._events.append(DownloadFailed(download))
 

@@ -50,7 +50,6 @@ class Cluster:
             address=(host, 4000),
             known_nodes=tuple(known or ()),
             open_endpoint=self.world.network.open_endpoint,
-            watches=False,
             **{"is_donor": cache_bytes > 0, **options},
         )
         settings = (base or self.config).replace(cache_bytes=cache_bytes)
