@@ -67,10 +67,10 @@ class Program:
         """Wait for the end; return the exit code."""
         return self.process.wait(seconds)
 
-    def kill(self) -> None:
-        """SIGKILL."""
+    def kill(self) -> int:
+        """SIGKILL; return the exit code, -9 where it was still running."""
         self.process.kill()
-        self.process.wait(10)
+        return self.process.wait(10)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL if that does not help."""
