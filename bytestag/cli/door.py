@@ -55,13 +55,16 @@ class Door:
             return found
 
     def stream(self, path: str, body: Answer) -> Iterator[Answer]:
-        """Ask for work; yield its events as they come. Raises the error that ends it."""
+        """Ask for work; yield its events up to its result. Raises the error that ends it."""
         with self._answered("POST", path, body, None, {}) as response:
             while line := response.readline():
                 event = _read(line)
                 if event["type"] == "error":
                     raise failure(event)
                 yield event
+                if event["type"] == "result":
+                    return
+            raise _went_away()  # a killed node ends its lines as a finished one does
 
     @contextmanager
     def _answered(
@@ -91,9 +94,7 @@ class Door:
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, BytestagError):
                 raise
-            raise Unreachable(
-                "the running node went away", hint="see its log, and start it again"
-            ) from error
+            raise _went_away() from error
         finally:
             connection.close()
 
@@ -115,6 +116,10 @@ def failure(event: Answer) -> BytestagError:
     error.code = str(event.get("code", "failed"))
     error.exit_status = int(event.get("exit", 1))
     return error
+
+
+def _went_away() -> Unreachable:
+    return Unreachable("the running node went away", hint="see its log, and start it again")
 
 
 def _read(line: bytes) -> Answer:

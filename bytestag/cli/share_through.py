@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bytestag.cli.door import Door
 from bytestag.cli.output import Output
 from bytestag.cli.screens import ShareScreen
-from bytestag.errors import BytestagError, Unreachable, UsageError
+from bytestag.errors import BytestagError, UsageError
 
 if TYPE_CHECKING:
     from bytestag.daemon.settings import NodeSettings
@@ -87,7 +87,7 @@ def share_through(
                 thread.start()
                 _show_until(events, screen, "link")
             output.note("the running node goes on sharing when this command ends")
-            return _show_rest(events, screen, len(paths), bool(until_copies))
+            return _show_rest(events, screen, len(paths))
         except KeyboardInterrupt as interrupt:
             if len(screen.links) == len(paths) and not until_copies:
                 return 0
@@ -107,8 +107,6 @@ def _show_until(events: SimpleQueue[Any], screen: ShareScreen, kind: str) -> Non
     """Show events up to the first of a kind; raise the error that comes instead."""
     while True:
         event = events.get()
-        if event is None:
-            raise Unreachable("the running node went away")
         if isinstance(event, BaseException):
             raise event
         screen.show(event)
@@ -116,7 +114,7 @@ def _show_until(events: SimpleQueue[Any], screen: ShareScreen, kind: str) -> Non
             return
 
 
-def _show_rest(events: SimpleQueue[Any], screen: ShareScreen, left: int, has_goal: bool) -> int:
+def _show_rest(events: SimpleQueue[Any], screen: ShareScreen, left: int) -> int:
     """Show events until all streams ended; the first failure is raised at the end."""
     failures: list[BaseException] = []
     while left:
@@ -129,8 +127,6 @@ def _show_rest(events: SimpleQueue[Any], screen: ShareScreen, left: int, has_goa
             failures.append(event)
             if not isinstance(event, BytestagError):
                 raise event
-        elif not has_goal:
-            raise Unreachable("the running node went away", hint="start it again")
     if failures:
         raise failures[0]
     return 0

@@ -37,7 +37,7 @@ from bytestag.gateway.events import Emit, Event, error_event, fetch_result
 from bytestag.gateway.place import DoorPlace
 from bytestag.gateway.shares import Shares
 from bytestag.gateway.sharing import ShareOrder
-from bytestag.gateway.streams import absolute_path, body_of, field, stream
+from bytestag.gateway.streams import absolute_path, body_of, field, internal_error, stream
 from bytestag.uri import Link, parse_address
 
 BODY_BYTES_MAX = 256 * 1024
@@ -152,6 +152,8 @@ class ControlDoor:
         except web.HTTPException as error:
             ours = UsageError(f"{request.method} {request.path}: {error.reason}")
             return web.json_response(error_event(ours), status=error.status)
+        except Exception as error:  # a bug: said in our words, and whole in the log
+            return web.json_response(error_event(internal_error(error)), status=500)
 
     def _check_caller(self, request: web.Request) -> None:
         if self._is_unix:
@@ -160,7 +162,9 @@ class ControlDoor:
                 raise NotPermitted("the control door is for the user who runs the node")
             return
         given = request.headers.get("Authorization", "")
-        is_ours = hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
+        is_ours = hmac.compare_digest(
+            given.encode("utf-8", "surrogateescape"), f"Bearer {self._token}".encode()
+        )
         if not is_ours or request.headers.get("Host") not in self._hosts:
             raise NotPermitted("the control door wants its token")
 
@@ -271,4 +275,7 @@ def _remove_stale(path: Path) -> None:
             raise StorageError(f"cannot look at {str(path)!r}: {error.strerror}") from error
         path.unlink(missing_ok=True)
         return
-    raise StateInUse("another node of this user has its control door open")
+    raise StateInUse(
+        "another node of this user has its control door open",
+        hint="stop it, or give this one a --state-dir of its own",
+    )

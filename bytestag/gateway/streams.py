@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from aiohttp import web
 
 from bytestag.errors import BytestagError, UsageError
 from bytestag.gateway.events import Emit, Event, error_event
+
+_logger = logging.getLogger(__name__)
 
 EVENTS_WAITING_MAX = 256
 T = TypeVar("T")
@@ -51,6 +54,8 @@ async def stream(
             await work(events.put)
         except BytestagError as error:
             events.put(error_event(error))
+        except Exception as error:  # a bug: whoever asked must not take the end for success
+            events.put(error_event(internal_error(error)))
         finally:
             events.put(None)
 
@@ -63,6 +68,15 @@ async def stream(
         except ConnectionError:
             task.cancel()  # whoever asked has gone
     return response
+
+
+def internal_error(error: Exception) -> BytestagError:
+    """Return what is said of a bug; the log gets the rest."""
+    _logger.error("! the control door", exc_info=error)
+    return BytestagError(
+        f"internal error of the running node: {type(error).__name__}: {error}",
+        hint="see its log, and report what it says",
+    )
 
 
 # --- Reading and checking ------------------------------------------------------------------------

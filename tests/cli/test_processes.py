@@ -232,6 +232,15 @@ def test_a_socket_left_by_a_killed_node_is_replaced(programs):
     assert programs.run("one", "status")[0] == 0
 
 
+def test_a_node_killed_under_a_share_with_a_goal_has_gone_away(programs, source):
+    node, _ = programs.node("one")
+    share = programs.start("one", "share", source, "--until-copies", "3")
+    share.line("bytestag://")
+    node.end(signal.SIGKILL)
+    assert share.code() == 4
+    share.line("went away", "stderr")
+
+
 # --- JSON ----------------------------------------------------------------------------------------
 
 

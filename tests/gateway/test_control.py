@@ -94,6 +94,7 @@ def test_without_unix_sockets_a_token_opens_a_loopback_port(opened, tmp_path):
         assert await offload(ask, port, **right) == 200
         assert await offload(ask, port) == 403
         assert await offload(ask, port, Authorization="Bearer x") == 403
+        assert await offload(ask, port, Authorization="Bearer \xff") == 403
         assert await offload(ask, port, **right, Host="evil.example") == 403
 
     opened(check, is_unix=False)
@@ -210,6 +211,22 @@ def test_what_nobody_holds_is_said_by_its_code(opened, tmp_path):
             await node.stream("/v1/fetch", body)
         with failing("unreachable"):
             await node.ask("GET", "/v1/find", link=body["link"])
+
+    opened(check)
+
+
+def test_a_bug_is_an_error_to_whoever_asked_and_no_end(opened, tmp_path):
+    async def check(node):
+        async def fail(*_arguments, **_options):
+            raise ZeroDivisionError("a bug")
+
+        node.client.fetch = node.client.find = fail
+        body = {"link": f"sha1://{'ab' * 20}", "dest": str(tmp_path / "x")}
+        with pytest.raises(BytestagError, match="ZeroDivisionError: a bug"):
+            await node.stream("/v1/fetch", body)
+        with pytest.raises(BytestagError, match="ZeroDivisionError: a bug"):
+            await node.ask("GET", "/v1/find", link=body["link"])
+        assert (await node.ask("GET", "/v1/status"))["shares"] == []
 
     opened(check)
 
