@@ -5,9 +5,9 @@ Imports click and nothing else that costs time; a command's module is imported w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import click
 
 import bytestag
-from bytestag.cli.output import Chosen, Output
-from bytestag.errors import BytestagError, NoSpace, UsageError
+from bytestag.cli.output import Chosen, Output, OutputGone, fill_streams
+from bytestag.errors import BytestagError, NoSpace, StorageError, UsageError
 
 COMMANDS = {
     "node": "Run a donor: hold values for others, serve your own.",
@@ -52,11 +52,6 @@ class Program(click.Group):
         extra["standalone_mode"] = False
         try:
             status = super().main(arguments, *rest, **extra)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read our output has gone; nothing more can be said there.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
         except BaseException as error:
             status = _report(error, arguments, chosen.output)
         sys.exit(status if isinstance(status, int) else 0)
@@ -64,6 +59,7 @@ class Program(click.Group):
 
 @click.group(
     cls=Program,
+    no_args_is_help=False,  # an error says it, with a code and in JSON if wished
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Links go to standard output, everything else to standard error.",
 )
@@ -80,6 +76,7 @@ def load(name: str) -> click.Command:
 
 def run() -> NoReturn:
     """Be the console script."""
+    fill_streams()
     program.main(prog_name="bytestag")
 
 
@@ -101,13 +98,16 @@ def _report(error: BaseException, arguments: list[str], output: Output | None) -
             f"internal error: {type(error).__name__}: {error}",
             hint="run it again with -vv, and report what it prints",
         )
+    if isinstance(known, OutputGone) and known.is_unread:
+        return known.exit_status  # whoever read our output has left: that is no news to them
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if output is None:
         verbose = 2 if _is_very_verbose(options) else 0
         output = Output(is_json="--json" in options, color=_color(options), verbose=verbose)
     if output.verbose >= 2:
         traceback.print_exception(error)
-    output.error(known)
+    with contextlib.suppress(OutputGone):
+        output.error(known)
     return known.exit_status
 
 
@@ -121,6 +121,9 @@ def _as_ours(error: BaseException) -> BytestagError | None:
         return UsageError(error.format_message(), hint=f"{path} --help lists what there is")
     if isinstance(error, OSError) and error.errno in _SPACE_ERRORS:
         return NoSpace(f"no space left: {error}", hint="free some space and run it again")
+    if isinstance(error, OSError):
+        where = f": {error.filename!r}" if error.filename is not None else ""
+        return StorageError(f"{error.strerror or error}{where}", hint="-vv says more")
     if isinstance(error, BaseExceptionGroup):
         ours = [known for inner in _leaves(error) if (known := _as_ours(inner)) is not None]
         return ours[0] if ours else None

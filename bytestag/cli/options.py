@@ -159,8 +159,8 @@ def node_settings(values: Mapping[str, Any]) -> NodeSettings:
         port=values.get("port") or 0,
         known_nodes=tuple(values.get("known_node") or ()),
         network=values.get("network") or "",
-        state_directory=values.get("state_dir"),
-        identity=values.get("identity"),
+        state_directory=_optional(values.get("state_dir")),
+        identity=_optional(values.get("identity")),
         cache=values.get("cache_dir") or "",
         cache_bytes=values.get("cache_size"),
         copies=values.get("copies") or 8,
@@ -170,8 +170,15 @@ def node_settings(values: Mapping[str, Any]) -> NodeSettings:
 
 
 def absolute_path(path: Path) -> Path:
-    """Return a path from the root, as a person means it: ``~`` and ``..`` are resolved."""
-    return Path(os.path.abspath(path.expanduser()))
+    """Return a path from the root, as a person means it: ``~`` and ``..`` are resolved.
+
+    A ``~`` without such a user is a name.
+    """
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _optional(path: Path | None) -> Path | None:
+    return absolute_path(path) if path is not None else None
 
 
 # --- Groups of options ---------------------------------------------------------------------------

@@ -6,16 +6,27 @@ The answer goes to standard output, alone; notes, progress and errors go to stan
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from bytestag.errors import BytestagError
+from bytestag.errors import BytestagError, NoSpace, StorageError
 
 PLAIN_SECONDS = 10.0
 _STYLES = {"error": "31", "warning": "33", "hint": "36", "good": "32"}
+
+
+class OutputGone(StorageError):
+    """What is printed cannot be written: whoever read it has left, or the disk is full."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot print: {error.strerror}")
+        self.is_unread = error.errno == errno.EPIPE
+        if error.errno == errno.ENOSPC:
+            self.code, self.exit_status = NoSpace.code, NoSpace.exit_status
 
 
 class Output:
@@ -156,11 +167,35 @@ def printable(text: str) -> str:
 
 def _write(stream: TextIO, text: str) -> None:
     try:
-        stream.write(text + "\n")
-    except UnicodeEncodeError:
-        encoding = stream.encoding or "ascii"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()
+        try:
+            stream.write(text + "\n")
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except OSError as error:
+        _discard(stream)
+        raise OutputGone(error) from error
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is printed from now on, and what waits to be, go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, stream.fileno())
+    finally:
+        os.close(null)
+
+
+def fill_streams() -> None:
+    """Put the null device where the caller closed a standard stream.
+
+    Else a database or a socket would get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - for ever
+            setattr(sys, name, null)
 
 
 def _has_color(choice: str, stream: TextIO) -> bool:

@@ -5,22 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+from bytestag.cli.output import OutputGone
 from bytestag.events.runtime import Runtime, system_runtime
 
 INTERRUPTED, TERMINATED = 130, 143
 GRACE_SECONDS = 9.0  # less than the ten that service managers and people wait
-
-
-class Interrupted(BaseException):
-    """A signal asked the command to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 class Stop:
@@ -29,6 +22,7 @@ class Stop:
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self.number = 0
+        self.output_gone: OutputGone | None = None
 
     @property
     def is_set(self) -> bool:
@@ -77,7 +71,7 @@ def run(main: Callable[[Runtime, Stop], Awaitable[int]], *, threads: int = 8) ->
     """Run a command's coroutine; return its exit code.
 
     The first SIGINT or SIGTERM sets the stop, and from then on the process has ten seconds; the
-    second one ends it at once.
+    second one ends it at once: what was acknowledged is on disk.
     """
     runtime = system_runtime(threads)
     try:
@@ -94,7 +88,7 @@ async def _with_signals(main: Callable[[Runtime, Stop], Awaitable[int]], runtime
         if stop.is_set:
             os._exit(128 + number)
         stop.set(number)
-        timer = threading.Timer(GRACE_SECONDS, _end_now, (128 + number,))
+        timer = threading.Timer(GRACE_SECONDS, os._exit, (128 + number,))
         timer.daemon = True
         timer.start()
 
@@ -103,10 +97,18 @@ async def _with_signals(main: Callable[[Runtime, Stop], Awaitable[int]], runtime
             loop.add_signal_handler(number, on_signal, number)
         except (NotImplementedError, RuntimeError, ValueError):
             break  # no such handlers on this system, or not in the main thread
-    return await main(runtime, stop)
+    loop.set_exception_handler(lambda loop, context: _on_error(loop, context, stop))
+    status = await main(runtime, stop)
+    if stop.output_gone is not None:
+        raise stop.output_gone
+    return status
 
 
-def _end_now(status: int) -> None:
-    """End a process whose threads do not: what was acknowledged is on disk."""
-    sys.stdout.flush()
-    os._exit(status)
+def _on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any], stop: Stop) -> None:
+    """End the command if a callback could not print; whatever else it is, is logged."""
+    error = context.get("exception")
+    if not isinstance(error, OutputGone):
+        loop.default_exception_handler(context)
+    elif not stop.is_set:
+        stop.output_gone = error
+        stop.set(0)

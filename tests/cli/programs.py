@@ -14,7 +14,7 @@ END_SECONDS = 12.0
 class Running:
     """One process of the program."""
 
-    def __init__(self, home, *arguments, cwd=None, **environment):
+    def __init__(self, home, *arguments, cwd=None, is_read=True, **environment):
         variables = {k: v for k, v in os.environ.items() if not k.startswith("BYTESTAG")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bytestag", *map(str, arguments)],
@@ -28,7 +28,9 @@ class Running:
         self.lines = {"stdout": queue.Queue(), "stderr": queue.Queue()}
         self.heard = []
         self.threads = [
-            threading.Thread(target=self._listen, args=(name,), daemon=True) for name in self.lines
+            threading.Thread(target=self._listen, args=(name,), daemon=True)
+            for name in self.lines
+            if is_read or name == "stderr"
         ]
         for thread in self.threads:
             thread.start()

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import bytestag
 from bytestag.cli.main import COMMANDS, _as_ours, _is_very_verbose, load, program
-from bytestag.errors import NoSpace, NotFound, UsageError
+from bytestag.errors import NoSpace, NotFound, StorageError, UsageError
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.rst"
 HEAVY = {
@@ -191,7 +191,36 @@ def test_the_first_error_of_ours_in_a_group_is_the_error():
 
 def test_a_full_disk_is_no_space():
     assert isinstance(_as_ours(OSError(28, "No space left on device")), NoSpace)
-    assert _as_ours(OSError(5, "I/O error")) is None
+    assert isinstance(_as_ours(click.UsageError("no")), UsageError)
+
+
+def test_what_the_system_refuses_is_no_internal_error(invoke, tmp_path):
+    error = _as_ours(OSError(5, "I/O error", "/file"))
+    assert isinstance(error, StorageError)
+    assert error.message == "I/O error: '/file'"
+    done = invoke("share", str(tmp_path / ("a" * 300)))
+    assert done.exit_code == 1
+    assert "too long" in done.stderr
+    assert "internal" not in done.stderr
+
+
+def test_a_tilde_without_such_a_user_is_a_name(invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = invoke("share", "~nobody-of-that-name")
+    assert done.exit_code == 2
+    assert str(tmp_path / "~nobody-of-that-name") in done.stderr
+
+
+def test_without_a_command_the_help_is_named(invoke):
+    done = invoke()
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        "error: Missing command.",
+        "  hint: program --help lists what there is",
+    ]
+
+
+def test_usage_errors_of_the_parser_are_ours():
     assert isinstance(_as_ours(click.UsageError("no")), UsageError)
 
 
@@ -218,7 +247,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(invoke, monkeyp
     monkeypatch.setenv("BYTESTAG_STATE_DIR", "environment")
     invoke("status", "--config", str(config))
     invoke("status", "--config", str(config), "--state-dir", "flag")
-    assert seen == ["file", "environment", "flag"]
+    assert [Path(path).name for path in seen] == ["file", "environment", "flag"]
 
 
 def test_the_users_configuration_file_is_read(invoke, tmp_path):

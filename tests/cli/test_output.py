@@ -1,10 +1,11 @@
 import io
 import json
+import os
 import sys
 
 import pytest
 
-from bytestag.cli.output import Output, printable
+from bytestag.cli.output import Output, OutputGone, fill_streams, printable
 from bytestag.errors import NotFound
 
 
@@ -105,3 +106,32 @@ def test_what_the_terminal_cannot_show_is_escaped(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
     Output().answer("données")
     assert raw.getvalue() == b"donn\\xe9es\n"
+
+
+def test_a_stream_that_nobody_reads_is_said_once_and_discarded(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(OutputGone) as caught:
+            Output().answer("x")
+        assert caught.value.is_unread
+        Output().answer("y")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+def test_an_answer_that_cannot_be_kept_is_no_space(monkeypatch):
+    with open("/dev/full", "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(OutputGone) as caught:
+            Output().answer("x")
+        assert caught.value.exit_status == 8
+
+
+def test_closed_streams_become_the_null_device(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    fill_streams()
+    with sys.stdout, sys.stderr:
+        Output().answer("x")
+        Output().note("y")

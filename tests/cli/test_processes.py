@@ -201,6 +201,17 @@ def test_what_nobody_holds_is_not_found_and_nobody_is_unreachable(programs, tmp_
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("option", ["--json", "--hints"])
+def test_a_share_whose_reader_leaves_ends_in_silence(programs, source, tmp_path, option):
+    (tmp_path / "other").write_bytes(bytes(50_000_000))
+    paths = source, tmp_path / "other"
+    share = programs.start("s", "share", *paths, option, "--host", "127.0.0.1", is_read=False)
+    assert share.process.stdout.readline()
+    share.process.stdout.close()
+    assert share.code() == 1
+    assert not [line for line in share.rest("stderr") if "rror" in line or "Traceback" in line]
+
+
 @pytest.mark.parametrize(
     ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
 )
