@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bytestag.hashing import sha256
 
@@ -114,6 +115,7 @@ class Config:
         return network_id(self.network)
 
 
+@lru_cache(maxsize=64)
 def network_id(name: str) -> bytes:
     """Return SHA-256("bytestag/network/1" ‖ name)[:8]."""
     return sha256(b"bytestag/network/1" + name.encode())[:8]

@@ -52,7 +52,7 @@ def test_identities_follow_from_their_secrets(name):
 
 def test_statements_are_read_and_verified():
     network = packed("network id")
-    card = read_card(packed("card"), network, wire.NOW)
+    card = read_card(packed("card"), network)
     assert card.node_id == wire.BOB.node_id
     assert card.addresses == (wire.BOB_AT, wire.BOB_AT_6)
     deposit = read_deposit(packed("deposit"), network)

@@ -8,9 +8,9 @@ back, whoever mentions it again.
 from __future__ import annotations
 
 import enum
-from bisect import insort
+from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 from bytestag.config import ALPHA, BETA, K
@@ -32,11 +32,10 @@ class State(enum.Enum):
     FAILED = enum.auto()
 
 
-@dataclass(slots=True, order=True)
+@dataclass(slots=True, eq=False)
 class _Candidate:
-    distance: int
-    contact: Contact = field(compare=False)
-    state: State = field(default=State.NEW, compare=False)
+    contact: Contact
+    state: State = State.NEW
 
 
 class Shortlist:
@@ -64,6 +63,7 @@ class Shortlist:
         self._needed = k if is_thorough else beta
         self._exclude = exclude
         self._candidates: list[_Candidate] = []
+        self._distances: list[int] = []  # of the candidates, in their order
         self._by_id: dict[bytes, _Candidate] = {}
         self._failed: set[bytes] = set()
 
@@ -114,18 +114,31 @@ class Shortlist:
 
     # --- Commands --------------------------------------------------------------------------------
 
+    def wants(self, node_id: bytes) -> bool:
+        """Whether a contact with this ID would be news, and among the 100 closest."""
+        if node_id in self._by_id or node_id in self._failed or node_id == self._exclude:
+            return False
+        if len(self._candidates) < CANDIDATES_MAX:
+            return True
+        return int.from_bytes(node_id, "big") ^ self._goal < self._distances[-1]
+
     def add(self, contacts: Iterable[Contact]) -> None:
         """Learn of contacts; the 100 closest are kept."""
         for contact in contacts:
-            id_ = contact.id
-            if id_ in self._by_id or id_ in self._failed or id_ == self._exclude:
+            if not self.wants(contact.id):
                 continue
-            candidate = _Candidate(contact.long_id ^ self._goal, contact)
-            self._by_id[id_] = candidate
-            insort(self._candidates, candidate)
-        while len(self._candidates) > CANDIDATES_MAX:
-            far = self._candidates.pop()
-            del self._by_id[far.contact.id]
+            distance = contact.long_id ^ self._goal
+            candidate = self._by_id[contact.id] = _Candidate(contact)
+            at = bisect_left(self._distances, distance)
+            self._distances.insert(at, distance)
+            self._candidates.insert(at, candidate)
+            if len(self._candidates) > CANDIDATES_MAX:
+                self._remove(-1)
+
+    def _remove(self, at: int) -> None:
+        del self._distances[at]
+        candidate = self._candidates.pop(at)
+        del self._by_id[candidate.contact.id]
 
     def contacts_to_ask(self) -> list[Contact]:
         """Return whom to ask now; they count as asked."""
@@ -158,7 +171,6 @@ class Shortlist:
 
     def receive_failure(self, contact: Contact) -> None:
         """A contact did not answer at all, or wrongly."""
-        candidate = self._by_id.pop(contact.id, None)
-        if candidate is not None:
+        if contact.id in self._by_id:
             self._failed.add(contact.id)
-            self._candidates.remove(candidate)
+            self._remove(bisect_left(self._distances, contact.long_id ^ self._goal))

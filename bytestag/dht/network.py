@@ -150,7 +150,9 @@ class DHTNetwork(Server):
         if reply.value is not None:
             sources.values.append(reply.value)
         for provider in reply.providers:
-            addresses = self.protocol.referred_addresses(answer.contact.address, provider.addresses)
+            addresses = self.protocol.referrals.addresses(
+                answer.contact.address, provider.addresses
+            )
             if addresses and provider.node_id != self.protocol.identity.node_id:
                 sources.providers.setdefault(provider.node_id, addresses)
 

@@ -24,6 +24,7 @@ from bytestag.config import (
     HOUR,
     PROTOCOL_VERSION,
     Config,
+    K,
 )
 from bytestag.crypto.identity import (
     Address,
@@ -35,7 +36,8 @@ from bytestag.crypto.identity import (
     unpack_addresses,
 )
 from bytestag.dht.admission import Admission
-from bytestag.dht.reachability import Reachability, is_eligible, is_loopback
+from bytestag.dht.reachability import Reachability
+from bytestag.dht.referrals import Referrals
 from bytestag.dht.routing import Contact, RoutingTable
 from bytestag.dht.stock import StockDialect
 from bytestag.errors import BytestagError, LocalError, PacketError
@@ -45,7 +47,7 @@ from bytestag.keys import KeyBytes
 from bytestag.network import packets
 from bytestag.network.endpoint import Endpoint
 from bytestag.network.packets import Query, Reply
-from bytestag.network.rpc import NO_REPLY, RPC
+from bytestag.network.rpc import NO_REPLY, RPC, Call, OnSlow, outcome_of
 from bytestag.network.tokens import NO_TOKEN, TokenMint
 
 _logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ TOKENS_REMEMBERED_MAX = 4096
 LIGHT_PADDING = 60
 LIGHT_PING_BYTES = 164  # three times this has room for a card with eight IPv6 addresses
 SILENCE_SECONDS = 60.0
-SILENT_REMEMBERED_MAX = 2048
+NOBODY = bytes(20)
 _UNBOUND = ("0.0.0.0", 0)  # noqa: S104  # no socket is bound to it
 
 
@@ -71,7 +73,6 @@ class Answer:
     """What a contact said: itself, verified if ``contact.card``, and what it knows."""
 
     contact: Contact
-    contacts: list[Contact]
     reply: Reply
 
 
@@ -93,6 +94,7 @@ class Protocol(RPC, KademliaProtocol):
         holdings: Holdings,
     ) -> None:
         RPC.__init__(self, config, runtime)
+        self._network_id = config.network_id
         self.identity = identity
         self.capabilities = capabilities
         self.is_client = is_client
@@ -106,7 +108,7 @@ class Protocol(RPC, KademliaProtocol):
         self._cards: OrderedDict[bytes, Card] = OrderedDict()
         self._tokens: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
         self.admission = Admission(self.router, config, runtime, slot, self._verify, self._check)
-        self._silent: OrderedDict[Address, float] = OrderedDict()
+        self.referrals = Referrals(runtime, is_local=config.is_local)
         for method in packets.NATIVE_METHODS:
             self.handlers[method] = partial(self._handle_native, method)
         self.stock: StockDialect | None = None
@@ -145,76 +147,82 @@ class Protocol(RPC, KademliaProtocol):
 
     # --- Asking ----------------------------------------------------------------------------------
 
-    async def ask(
+    def begin_ask(
         self,
         contact: Contact,
         method: str,
-        target: bytes | None = None,
-        on_slow: Callable[[int], None] | None = None,
-    ) -> Answer:
+        target: bytes | None,
+        on_end: Callable[[Answer | BytestagError], None],
+        on_slow: OnSlow | None = None,
+    ) -> Call:
+        """Send a native request to a contact; ``on_end`` gets its answer or what went wrong.
+
+        The routing table has been told by then. Errors: Timeout for no reply, PacketError for a
+        malformed one, one of another node than ``contact.id``, or of one that never proved its ID.
+
+        Raises:
+            LocalError: too many calls are under way.
+        """
+
+        def on_body(body: bytes | BytestagError) -> None:
+            on_end(self._judge(contact, body))
+
+        wants_card = contact.card is None
+        query = self._query(contact.address, target, wants_card=wants_card)
+        return self.begin(contact.address, method, [query], on_body, on_slow)
+
+    async def ask(self, contact: Contact, method: str, target: bytes | None = None) -> Answer:
         """Send a native request to a contact and take its answer.
 
         Raises:
-            Timeout: no reply; the routing table has been told.
-            PacketError: a malformed reply, one of another node than ``contact.id``, or one of a
-                node that never proved its ID.
+            Timeout, PacketError, LocalError: see :meth:`begin_ask`.
         """
+        return await outcome_of(lambda on_end: self.begin_ask(contact, method, target, on_end))
+
+    def _judge(self, contact: Contact, body: bytes | BytestagError) -> Answer | BytestagError:
+        if isinstance(body, BytestagError):
+            self.has_failed(contact, SILENCE_SECONDS)
+            return body
         try:
-            answer = await self.ask_address(
-                contact.address, method, target, on_slow, wants_card=contact.card is None
-            )
+            answer = self._read_answer(contact.address, body)
             if answer.contact.id != contact.id:
                 raise PacketError("another node answered")
-        except LocalError:  # ours, not the contact's
-            raise
-        except BytestagError:
+        except PacketError as error:
             self.has_failed(contact, SILENCE_SECONDS)
-            raise
+            return error
         answer.contact.card = answer.contact.card or contact.card
         if answer.contact.card is None:
-            raise PacketError("an answer without a card")
+            return PacketError("an answer without a card")
         return answer
 
     def has_failed(self, contact: Contact, silence_seconds: float) -> None:
         """A contact did not answer: tell the table, and take nobody's word for it for a while."""
         self.router.has_failed(contact.id, self.config.contact_fails_max)
-        self._silent[contact.address] = self.runtime.monotonic() + silence_seconds
-        self._silent.move_to_end(contact.address)
-        _trim(self._silent, SILENT_REMEMBERED_MAX)
-
-    def is_silent(self, contact: Contact) -> bool:
-        """Whether a contact that somebody mentions failed us a moment ago."""
-        return self._silent.get(contact.address, 0.0) > self.runtime.monotonic()
+        self.referrals.has_failed(contact.address, silence_seconds)
 
     async def ask_address(
-        self,
-        address: Address,
-        method: str,
-        target: bytes | None = None,
-        on_slow: Callable[[int], None] | None = None,
-        *,
-        wants_card: bool = True,
-        is_light: bool = False,
-        is_repeated: bool = True,
+        self, address: Address, method: str, *, is_light: bool = False, is_repeated: bool = True
     ) -> Answer:
         """Send a native request to an address, whoever is there; see :meth:`ask`.
 
         With ``is_light`` it is short even without a token: room for a card, and not for more.
         """
-        query = Query(
-            version=PROTOCOL_VERSION,
-            network=self.config.network_id,
-            node_id=self.identity.node_id if self.is_reachable else None,
-            capabilities=self.capabilities,
-            token=self.token_for(address),
-            target=target,
-            wants_card=wants_card,
-        )
+        query = self._query(address, None, wants_card=True)
         if is_light and query.token is None:
             query.token, query.padding = NO_TOKEN, bytes(LIGHT_PADDING)
-        body = await self.call(address, method, [query], on_slow, is_repeated=is_repeated)
-        reply = packets.decode_reply(body, self.config.network_id)
-        return self._accept_reply(address, reply)
+        body = await self.call(address, method, [query], is_repeated=is_repeated)
+        return self._read_answer(address, body)
+
+    def _query(self, address: Address, target: bytes | None, *, wants_card: bool) -> Query:
+        return Query(
+            PROTOCOL_VERSION,
+            self._network_id,
+            self.identity.node_id.binary if self.is_reachable else None,
+            self.capabilities,
+            self.token_for(address),
+            target,
+            wants_card,
+        )
 
     async def ping(self, address: Address) -> Contact:
         """Return the verified contact at an address; raises Timeout or PacketError."""
@@ -231,18 +239,20 @@ class Protocol(RPC, KademliaProtocol):
             return None
         return token[0]
 
-    def _accept_reply(self, address: Address, reply: Reply) -> Answer:
+    def _read_answer(self, address: Address, body: bytes) -> Answer:
+        reply = packets.decode_reply(body, self._network_id)
         now = self.runtime.monotonic()
         self._tokens[address] = (reply.token, now)
-        self._silent.pop(address, None)
+        self.referrals.has_answered(address)
         _trim(self._tokens, TOKENS_REMEMBERED_MAX)
-        for observed in unpack_addresses(reply.observed)[:1]:
-            if self.reachability.vote(address, observed):
-                _logger.info("reachable at %s:%d", *observed)
-        node_id = KeyBytes(reply.node_id) if reply.node_id is not None else None
+        if not self.reachability.knows(reply.observed):
+            for observed in unpack_addresses(reply.observed)[:1]:
+                if self.reachability.vote(address, observed):
+                    _logger.info("reachable at %s:%d", *observed)
+        node_id = reply.node_id
         card = self._card_of(node_id, address, reply)
         contact = Contact(
-            node_id or KeyBytes(bytes(20)),
+            node_id or NOBODY,
             address,
             card=card,
             capabilities=reply.capabilities,
@@ -251,26 +261,27 @@ class Protocol(RPC, KademliaProtocol):
         )
         if node_id is not None and card is not None and address in card.addresses:
             self.admission.admit(contact)
-        contacts = [c for c in _unpack_contacts(reply) if self._may_refer(address, c)]
-        return Answer(contact, contacts, reply)
+        return Answer(contact, reply)
 
-    def _card_of(self, node_id: KeyBytes | None, address: Address, reply: Reply) -> Card | None:
+    def _card_of(self, node_id: bytes | None, address: Address, reply: Reply) -> Card | None:
         """Return the verified card that this node gave us now or before."""
         if reply.card is None:
             known = self.router.contact(node_id) if node_id is not None else None
             return known.card if known is not None and known.address == address else None
         card = self._cards.get(reply.card)
         if card is None or not card.is_fresh(self.runtime.wall()):
-            card = read_card(
-                reply.card, self.config.network_id, self.runtime.wall(), self.config.id_pow_bits
+            card = self.runtime.remembered(
+                read_card, reply.card, self._network_id, self.config.id_pow_bits
             )
+            if not card.is_fresh(self.runtime.wall()):
+                raise PacketError("stale card")
             self._cards[reply.card] = card
             _trim(self._cards, CARDS_REMEMBERED_MAX)
         if node_id is not None and card.node_id != node_id:
             raise PacketError("card of another node")
         return card
 
-    # --- Referrals -------------------------------------------------------------------------------
+    # --- Newcomers -------------------------------------------------------------------------------
 
     async def _verify(self, address: Address, is_proven: bool) -> None:
         await self.ask_address(address, "bt_ping", is_light=not is_proven)
@@ -278,31 +289,12 @@ class Protocol(RPC, KademliaProtocol):
     async def _check(self, contact: Contact) -> None:
         await self.ask(contact, "bt_ping")
 
-    def _is_eligible(self, contact: Contact) -> bool:
-        """Whether an address may stand in our table at all."""
-        return is_eligible(contact.address[0], is_local=self.config.is_local)
-
-    def _may_refer(self, referrer: Address, contact: Contact) -> bool:
-        """Only a node on our own machine may send us to loopback addresses."""
-        if is_loopback(contact.address[0]) and not is_loopback(referrer[0]):
-            return False
-        return self._is_eligible(contact)
-
-    def referred_addresses(self, referrer: Address, packed: bytes) -> list[Address]:
-        """Return the addresses of a provider that a node named, and may name; maybe none."""
-        try:
-            addresses = unpack_addresses(packed)
-        except PacketError:
-            return []
-        nobody = KeyBytes(bytes(20))
-        return [a for a in addresses if self._may_refer(referrer, Contact(nobody, a))]
-
     # --- Answering -------------------------------------------------------------------------------
 
     def _handle_native(
         self, method: str, address: Address, arguments: list[Raw], sequence_id: bytes, size: int
     ) -> Any:
-        query = packets.decode_query(arguments, self.config.network_id)
+        query = packets.decode_query(arguments, self._network_id)
         if method != "bt_ping" and query.target is None:
             raise PacketError("a find without a target")
         is_proven = query.token is not None and self._is_proven(query.token, address)
@@ -338,10 +330,10 @@ class Protocol(RPC, KademliaProtocol):
     def _reply(self, query: Query, address: Address) -> Reply:
         return Reply(
             version=PROTOCOL_VERSION,
-            network=self.config.network_id,
+            network=self._network_id,
             observed=pack_address(address),
             token=self._mint.issue(address, self.runtime.wall()),
-            node_id=self.identity.node_id if not self.is_client else None,
+            node_id=self.identity.node_id.binary if not self.is_client else None,
             capabilities=self.capabilities,
             card=self.card().packed if query.wants_card else None,
         )
@@ -350,34 +342,17 @@ class Protocol(RPC, KademliaProtocol):
         return self._mint.is_valid(token, address, self.runtime.wall())
 
     def _add_contacts(self, reply: Reply, query: Query) -> None:
-        asker = query.node_id
-        accept = (lambda c: c.id != asker) if asker is not None else None
         assert query.target is not None
-        packed = [
-            contact.id + pack_address(contact.address)[1:]
-            for contact in self.router.closest(query.target, accept=accept)
-        ]
-        reply.contacts4 = b"".join(p for p in packed if len(p) == 26)
-        reply.contacts6 = b"".join(p for p in packed if len(p) == 38)
+        closest = self.router.closest(query.target, K + 1)
+        packed = [contact.packed for contact in closest if contact.id != query.node_id][:K]
+        reply.contacts4 = b"".join([p for p in packed if len(p) == 26])
+        reply.contacts6 = b"".join([p for p in packed if len(p) == 38])
 
     def _handle_stock(
         self, method: str, address: Address, arguments: list[Raw], sequence_id: bytes, size: int
     ) -> Any:
         assert self.stock is not None
         return self.stock.handle(method, address, arguments, sequence_id)
-
-
-def _unpack_contacts(reply: Reply) -> list[Contact]:
-    contacts = []
-    for packed, step, kind in ((reply.contacts4, 26, b"\x04"), (reply.contacts6, 38, b"\x06")):
-        for start in range(0, len(packed), step):
-            node_id = KeyBytes(packed[start : start + 20])
-            try:
-                (address,) = unpack_addresses(kind + packed[start + 20 : start + step])
-            except PacketError:
-                continue
-            contacts.append(Contact(node_id, address))
-    return contacts
 
 
 def _trim(remembered: OrderedDict[Any, Any], most: int) -> None:

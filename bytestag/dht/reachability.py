@@ -12,7 +12,7 @@ from collections import OrderedDict
 from functools import lru_cache
 
 from bytestag.config import ADDRESSES_MAX
-from bytestag.crypto.identity import Address
+from bytestag.crypto.identity import Address, pack_address
 from bytestag.dht.routing import address_group
 
 VOTES_NEEDED = 3
@@ -43,15 +43,21 @@ class Reachability:
     def __init__(self, bound: Address, *, is_local: bool) -> None:
         self._is_local = is_local
         self._known: list[Address] = []
+        self._packed: set[bytes] = set()
         self._votes: OrderedDict[Address, set[str]] = OrderedDict()
         if not is_unspecified(bound[0]) and self._is_eligible(bound):
             self._known.append(bound)
+            self._packed.add(pack_address(bound))
         self._given = len(self._known)
 
     @property
     def addresses(self) -> list[Address]:
         """What the card lists; empty while we are a client."""
         return list(self._known)
+
+    def knows(self, packed: bytes) -> bool:
+        """Whether a packed address is one of ours."""
+        return packed in self._packed
 
     def vote(self, voter: Address, observed: Address) -> bool:
         """A peer saw us at ``observed``; return whether our addresses changed by it."""
@@ -68,6 +74,7 @@ class Reachability:
         self._known.append(observed)
         if len(self._known) > ADDRESSES_MAX:  # the oldest that was only observed
             del self._known[self._given]
+        self._packed = set(map(pack_address, self._known))
         return True
 
     def _is_eligible(self, address: Address) -> bool:

@@ -7,7 +7,6 @@ short of the k closest), insertion order taken for liveness, and pings from insi
 
 from __future__ import annotations
 
-import heapq
 import ipaddress
 from bisect import bisect_left
 from collections import OrderedDict
@@ -19,9 +18,9 @@ from kademlia.routing import KBucket
 from kademlia.routing import RoutingTable as KademliaRoutingTable
 
 from bytestag.config import K
-from bytestag.crypto.identity import DONOR, Address, Card
+from bytestag.crypto.identity import DONOR, Address, Card, pack_address
 from bytestag.errors import UsageError
-from bytestag.keys import BYTE_SIZE, KeyBytes
+from bytestag.keys import BIT_SIZE, BYTE_SIZE, KeyBytes
 from bytestag.network.tokens import NO_TOKEN
 
 SPARES_MAX = K
@@ -33,11 +32,14 @@ KEY_END = 2**160
 class Contact(Node):
     """A node at an address. Verified ones carry the card that proves it."""
 
-    __slots__ = ("capabilities", "card", "fails", "last_seen", "long_id", "token")
+    __slots__ = (
+        "_packed", "address", "capabilities", "card", "fails", "id", "last_seen", "long_id",
+        "token",
+    )  # fmt: skip
 
     def __init__(
         self,
-        node_id: KeyBytes,
+        node_id: bytes,
         address: Address,
         *,
         card: Card | None = None,
@@ -47,7 +49,11 @@ class Contact(Node):
     ) -> None:
         if len(node_id) != BYTE_SIZE:
             raise UsageError(f"a node ID has {BYTE_SIZE} bytes, not {len(node_id)}")
-        super().__init__(node_id, address[0], address[1])
+        # Not the parent's __init__, which is slow: one is made for every contact in every reply.
+        self.id = node_id
+        self.address = address
+        self.long_id = int.from_bytes(node_id, "big")
+        self._packed = b""
         self.card = card
         self.capabilities = capabilities
         self.last_seen = last_seen
@@ -59,10 +65,19 @@ class Contact(Node):
         return KeyBytes(self.id)
 
     @property
-    def address(self) -> Address:
-        assert self.ip is not None
-        assert self.port is not None
-        return (self.ip, self.port)
+    def packed(self) -> bytes:
+        """ID, IP and port as replies carry them: 26 bytes, or 38 with IPv6."""
+        if not self._packed:
+            self._packed = self.id + pack_address(self.address)[1:]
+        return self._packed
+
+    @property
+    def ip(self) -> str:  # the parent's name
+        return self.address[0]
+
+    @property
+    def port(self) -> int:  # the parent's name
+        return self.address[1]
 
     @property
     def is_donor(self) -> bool:
@@ -92,6 +107,10 @@ class Bucket(KBucket):
         super().__init__(low, high, ksize)
         self.nodes: OrderedDict[bytes, Contact] = OrderedDict()
         self.replacement_nodes: OrderedDict[bytes, Contact] = OrderedDict()
+
+    def depth(self) -> int:
+        """How many leading bits the range fixes; the parent compares the members' IDs for it."""
+        return BIT_SIZE - (self.range[1] - self.range[0]).bit_length()
 
     @property
     def oldest(self) -> Contact:
@@ -151,18 +170,39 @@ class RoutingTable(KademliaRoutingTable):
     ) -> list[Contact]:
         """Return exactly the ``count`` contacts closest to a key, closest first.
 
-        Ranges of buckets are aligned subtrees, so their distances to a key do not interleave:
-        whole buckets are taken in order of their nearest possible ID until there are enough.
+        Ranges of buckets are aligned subtrees, so their distances to a key do not interleave: the
+        key's own bucket is nearest, then all in its sibling subtree, and so on up.
         """
         count = count or self.ksize
         goal = int.from_bytes(target, "big")
         found: list[Contact] = []
-        for bucket in sorted(self.buckets, key=lambda b: _nearest_in(b, goal)):
+        for bucket in self._nearest_buckets(goal):
             members: Iterable[Contact] = bucket.nodes.values()
             found.extend(members if accept is None else filter(accept, members))
             if len(found) >= count:
                 break
-        return heapq.nsmallest(count, found, key=lambda contact: contact.long_id ^ goal)
+        found.sort(key=lambda contact: contact.long_id ^ goal)
+        return found[:count]
+
+    def _nearest_buckets(self, goal: int) -> Iterator[Bucket]:
+        """Yield the buckets, nearest first."""
+        first = bisect_left(self._highs, goal)
+        yield self.buckets[first]
+        last = first
+        low, high = self.buckets[first].range
+        while high - low + 1 < KEY_END:
+            size = high - low + 1
+            if low & size:  # the sibling lies below
+                low -= size
+                end, first = first, bisect_left(self._highs, low)
+                siblings = self.buckets[first:end]
+            else:
+                high += size
+                begin, last = last + 1, bisect_left(self._highs, high)
+                siblings = self.buckets[begin : last + 1]
+            if len(siblings) > 1:
+                siblings.sort(key=lambda bucket: _nearest_in(bucket, goal))
+            yield from siblings
 
     def find_neighbors(
         self, node: Node, k: int | None = None, exclude: Node | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from bytestag.config import K
 from bytestag.dht.lookup import Shortlist
 from bytestag.dht.protocol import Answer, Protocol
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError
+from bytestag.network.rpc import Call
 
 LATE_SILENCE_SECONDS = 10.0
 
@@ -47,55 +49,78 @@ class Walk:
             target, is_thorough=is_thorough, exclude=protocol.identity.node_id
         )
         self._shortlist.add(protocol.router.closest(target, K))
-        self._changed = asyncio.Event()
         self._has_enough = False
+        self._calls: dict[bytes, Call] = {}
+        self._late: dict[bytes, Contact] = {}
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, seconds_max: float) -> LookupOutcome:
         """Walk until the shortlist is finished, ``on_answer`` has enough, or the time is over."""
-        shortlist = self._shortlist
         is_over = False
-        deadline = asyncio.get_running_loop().time() + seconds_max
-        async with asyncio.TaskGroup() as group:
-            tasks: list[asyncio.Task[None]] = []
-            while not (shortlist.is_finished or self._has_enough or is_over):
-                tasks += [group.create_task(self._ask(c)) for c in shortlist.contacts_to_ask()]
-                self._changed.clear()
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await self._changed.wait()
-                except TimeoutError:  # nodes that name ever closer ones lead nowhere
-                    is_over = True
-            for task in tasks:
-                task.cancel()
+        self._go_on()
+        try:
+            async with asyncio.timeout(seconds_max):
+                await self._ended
+        except TimeoutError:  # nodes that name ever closer ones lead nowhere
+            is_over = True
+        finally:
+            self._end()
+        shortlist = self._shortlist
         contacts = shortlist.closest()
         is_whole = self._is_thorough and not (is_over or shortlist.has_unanswered)
         return LookupOutcome(
             contacts, shortlist.asked, shortlist.answered, is_whole and len(contacts) < K
         )
 
-    async def _ask(self, contact: Contact) -> None:
-        is_late = False
+    def _go_on(self) -> None:
+        """Ask whoever is next, or end."""
+        while not self._ended.done():
+            if self._has_enough or self._shortlist.is_finished:
+                self._ended.set_result(None)
+                return
+            chosen = self._shortlist.contacts_to_ask()
+            if not chosen:
+                return
+            for contact in chosen:
+                self._ask(contact)
 
-        def on_slow(times: int) -> None:
-            nonlocal is_late
-            if times == 1:
-                self._shortlist.receive_slow(contact)
-            else:
-                is_late = True
-                self._shortlist.receive_late(contact)
-            self._changed.set()
-
+    def _ask(self, contact: Contact) -> None:
         try:
-            answer = await self._protocol.ask(contact, self._method, self._target, on_slow)
+            self._calls[contact.id] = self._protocol.begin_ask(
+                contact,
+                self._method,
+                self._target,
+                partial(self._on_end, contact),
+                partial(self._on_slow, contact),
+            )
         except BytestagError:
             self._shortlist.receive_failure(contact)
-        except asyncio.CancelledError:
-            if is_late:  # the walk ended without it
-                self._protocol.has_failed(contact, LATE_SILENCE_SECONDS)
-            raise
+
+    def _on_slow(self, contact: Contact, times: int) -> None:
+        if times == 1:
+            self._shortlist.receive_slow(contact)
         else:
-            others = [c for c in answer.contacts if not self._protocol.is_silent(c)]
+            self._late[contact.id] = contact
+            self._shortlist.receive_late(contact)
+        self._go_on()
+
+    def _on_end(self, contact: Contact, answer: Answer | BytestagError) -> None:
+        del self._calls[contact.id]
+        self._late.pop(contact.id, None)
+        if isinstance(answer, BytestagError):
+            self._shortlist.receive_failure(contact)
+        else:
+            referrals = self._protocol.referrals
+            others = referrals.contacts(answer.contact.address, answer.reply, self._shortlist.wants)
             self._shortlist.receive_answer(answer.contact, others)
             if self._on_answer is not None and self._on_answer(answer):
                 self._has_enough = True
-        self._changed.set()
+        self._go_on()
+
+    def _end(self) -> None:
+        """Wait for nobody any more; who was late counts as silent for a moment."""
+        self._ended.cancel()
+        for call in self._calls.values():
+            call.cancel()
+        for contact in self._late.values():
+            self._protocol.has_failed(contact, LATE_SILENCE_SECONDS)

@@ -30,6 +30,16 @@ class Offload(Protocol):
     ) -> Awaitable[R]: ...
 
 
+class Remembered(Protocol):
+    """Call a pure function of hashable values."""
+
+    def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+def _call(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    return function(*args, **kwargs)
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """The injected bundle.
@@ -43,6 +53,8 @@ class Runtime:
     rng: random.Random
     token_bytes: Callable[[int], bytes]
     offload: Offload
+    remembered: Remembered = _call
+    """Call a pure function; the simulator, where thousands ask the same, may remember results."""
     close: Callable[[], None] = lambda: None
 
 

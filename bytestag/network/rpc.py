@@ -11,25 +11,28 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from rpcudp.protocol import RPCProtocol
 
 from bytestag.codec import Raw
 from bytestag.config import Config
 from bytestag.crypto.identity import Address
-from bytestag.errors import LocalError, PacketError, Timeout
+from bytestag.errors import BytestagError, LocalError, PacketError, Timeout
 from bytestag.events.runtime import Runtime
 from bytestag.network import packets
 from bytestag.network.endpoint import Endpoint
 from bytestag.network.replies import ReplyTable
 
 _logger = logging.getLogger(__name__)
+R = TypeVar("R")
 
 ADDRESSES_TIMED_MAX = 4096
 NO_REPLY = object()
 """What a handler returns to stay silent."""
 
+OnEnd = Callable[[bytes | BytestagError], None]
+OnSlow = Callable[[int], None]
 Handler = Callable[[Address, list[Raw], bytes, int], Any]
 """(address, arguments, sequence ID, datagram bytes) -> encoded response, or NO_REPLY."""
 
@@ -45,7 +48,7 @@ class RPC(RPCProtocol):
         self.handlers: dict[str, Handler] = {}
         self.counters: Counter[str] = Counter()
         self.endpoint: Endpoint | None = None
-        self._replies: ReplyTable[asyncio.Future[bytes]] = ReplyTable()
+        self._replies: ReplyTable[Call] = ReplyTable()
         self._timing: OrderedDict[Address, tuple[float, float]] = OrderedDict()
 
     def attach(self, endpoint: Endpoint) -> None:
@@ -54,59 +57,54 @@ class RPC(RPCProtocol):
 
     # --- Calling ---------------------------------------------------------------------------------
 
-    async def call(
+    def begin(
         self,
         address: Address,
         method: str,
         arguments: list[Any],
-        on_slow: Callable[[int], None] | None = None,
+        on_end: OnEnd,
+        on_slow: OnSlow | None = None,
         *,
         is_repeated: bool = True,
-    ) -> bytes:
-        """Send a request and return the undecoded reply.
+    ) -> Call:
+        """Send a request; ``on_end`` is called once, with the undecoded reply or with an error.
 
         After the soft time-out the same datagram goes once more, if ``is_repeated``. ``on_slow`` is
         called with 1 then, and with 2 when as much time has passed again; a reply counts until the
         hard time-out.
 
         Raises:
-            Timeout: no reply.
             LocalError: too many calls wait already.
         """
         if self._replies.is_full or self.endpoint is None:
             raise LocalError("too many calls under way")
-        loop = asyncio.get_running_loop()
         sequence_id = self.runtime.token_bytes(20)
         datagram = packets.encode_request(sequence_id, method, arguments)
-        future: asyncio.Future[bytes] = loop.create_future()
-        self._replies.expect(sequence_id, address, future)
-        began = loop.time()
-
-        soft_seconds = self.soft_seconds(address)
-
-        def on_soft_timeout() -> None:
-            if self.endpoint is not None and is_repeated:
-                self.endpoint.send(datagram, address)
-            if on_slow is not None:
-                on_slow(1)
-
-        timers = [loop.call_later(soft_seconds, on_soft_timeout)]
-        if on_slow is not None:
-            timers.append(loop.call_later(2 * soft_seconds, on_slow, 2))
+        call = Call(self, address, sequence_id, datagram if is_repeated else b"", on_end, on_slow)
+        self._replies.expect(sequence_id, address, call)
         self.endpoint.send(datagram, address)
-        try:
-            async with asyncio.timeout(self.config.rpc_hard_seconds):
-                body = await future
-        except Timeout:  # a TimeoutError as well: closing has its own message
-            raise
-        except TimeoutError:
-            raise Timeout(f"no reply from {address[0]}:{address[1]}") from None
-        finally:
-            for timer in timers:
-                timer.cancel()
-            self._replies.take(sequence_id, address)
-        self._learn(address, loop.time() - began)
-        return body
+        return call
+
+    async def call(
+        self,
+        address: Address,
+        method: str,
+        arguments: list[Any],
+        on_slow: OnSlow | None = None,
+        *,
+        is_repeated: bool = True,
+    ) -> bytes:
+        """Send a request and return the undecoded reply; see :meth:`begin`.
+
+        Raises:
+            Timeout: no reply.
+            LocalError: too many calls wait already.
+        """
+        return await outcome_of(
+            lambda on_end: self.begin(
+                address, method, arguments, on_end, on_slow, is_repeated=is_repeated
+            )
+        )
 
     def soft_seconds(self, address: Address) -> float:
         """Return the soft time-out of an address (RFC 6298, within the configured bounds)."""
@@ -146,10 +144,11 @@ class RPC(RPCProtocol):
             self.counters[error.message.split(":")[0]] += 1
 
     def _accept_response(self, msg_id: bytes, data: bytes, address: Address) -> None:
-        future = self._replies.take(msg_id, address)
-        if future is None or future.done():
+        call = self._replies.take(msg_id, address)
+        if call is None:
             raise PacketError("reply to nothing")
-        future.set_result(data)
+        self._learn(address, call.seconds)
+        call.end(data)
 
     def _accept_request(self, msg_id: bytes, data: bytes, address: Address) -> None:
         method, arguments = packets.decode_request(data)
@@ -163,7 +162,97 @@ class RPC(RPCProtocol):
 
     def close(self) -> None:
         """Fail every call that waits; idempotent."""
-        for future in self._replies.drain():
-            if not future.done():
-                future.set_exception(Timeout("the node is closing"))
         self.endpoint = None
+        for call in self._replies.drain():
+            call.end(Timeout("the node is closing"))
+
+    def resend(self, call: Call) -> None:
+        """Send a request once more."""
+        if self.endpoint is not None:
+            self.endpoint.send(call.datagram, call.address)
+
+    def forget(self, call: Call) -> None:
+        """Await a reply no longer."""
+        self._replies.take(call.sequence_id, call.address)
+
+
+class Call:
+    """A request under way: sent again when it is slow, given up in time."""
+
+    __slots__ = (
+        "_began", "_loop", "_on_end", "_on_slow", "_rpc", "_soft_seconds", "_timer",
+        "address", "datagram", "sequence_id",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        rpc: RPC,
+        address: Address,
+        sequence_id: bytes,
+        datagram: bytes,
+        on_end: OnEnd,
+        on_slow: OnSlow | None,
+    ) -> None:
+        self.address = address
+        self.sequence_id = sequence_id
+        self.datagram = datagram
+        """What is sent again; nothing if empty."""
+        self._rpc = rpc
+        self._on_end = on_end
+        self._on_slow = on_slow
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._soft_seconds = rpc.soft_seconds(address)
+        self._timer = self._loop.call_at(self._began + self._soft_seconds, self._be_slow, 1)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been under way."""
+        return self._loop.time() - self._began
+
+    def cancel(self) -> None:
+        """End it without a word; idempotent."""
+        self._timer.cancel()
+        self._rpc.forget(self)
+
+    def end(self, outcome: bytes | BytestagError) -> None:
+        """Hand over the reply or the error; it is awaited no longer."""
+        self._timer.cancel()
+        self._on_end(outcome)
+
+    def _be_slow(self, times: int) -> None:
+        hard = self._began + self._rpc.config.rpc_hard_seconds
+        if times == 1 and self._on_slow is not None:
+            again = self._began + 2 * self._soft_seconds
+            self._timer = self._loop.call_at(min(again, hard), self._be_slow, 2)
+        else:
+            self._timer = self._loop.call_at(hard, self._fail)
+        if times == 1 and self.datagram:
+            self._rpc.resend(self)
+        if self._on_slow is not None:
+            self._on_slow(times)
+
+    def _fail(self) -> None:
+        self._rpc.forget(self)
+        host, port = self.address
+        self._on_end(Timeout(f"no reply from {host}:{port}"))
+
+
+async def outcome_of(begin: Callable[[Callable[[R | BytestagError], None]], Call]) -> R:
+    """Await a call that ``begin`` starts; its error is raised, and with us it is cancelled."""
+    future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+
+    def on_end(outcome: R | BytestagError) -> None:
+        if future.done():
+            return
+        if isinstance(outcome, BytestagError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    call = begin(on_end)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        call.cancel()
+        raise

@@ -4,18 +4,21 @@ Nothing waits: when no callback is ready, the clock is set to the time of the ne
 of a node passes in the time its work takes, and the same program runs the same way each time. The
 loop has no file descriptors and no threads; what would need them raises.
 
-It relies on what :class:`asyncio.BaseEventLoop` keeps in ``_ready`` and ``_scheduled``, on
-``_run_once`` asking ``_selector.select`` how long to wait, and on ``_clock_resolution``;
-``tests/sim/test_loop.py`` pins these.
+Timers are kept here, not by :class:`asyncio.BaseEventLoop`: a heap of plain tuples is compared in
+C, which a world of ten thousand nodes notices. What is relied on: ``run_forever`` calls
+``_run_once`` until ``_stopping``, ``call_soon`` appends handles to ``_ready``, and a cancelled
+:class:`asyncio.TimerHandle` tells ``_timer_handle_cancelled``; ``tests/sim/test_loop.py`` pins
+these.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import heapq
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 R = TypeVar("R")
@@ -24,6 +27,7 @@ Ts = TypeVarTuple("Ts")
 START_SECONDS = 1000.0
 """A machine has been up for a while when a node starts; 0 would be a special case."""
 TASKS_SHOWN_MAX = 8
+CANCELLED_MIN = 1000
 
 
 class Deadlock(RuntimeError):
@@ -34,17 +38,33 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """A loop in which time passes only when nothing else can happen."""
 
     _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
-    _clock_resolution: float
+    _stopping: bool
 
     def __init__(self, start: float = START_SECONDS) -> None:
         super().__init__()
-        self._selector = _JumpingSelector(self)
-        self._jump(start)
+        self._now = start
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_set = 0
+        self._timers_cancelled = 0
 
     def time(self) -> float:
         """Return virtual seconds."""
         return self._now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call at an absolute time; timers of one time fire in the order they were set."""
+        self._check_closed()  # type: ignore[attr-defined]
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        self._timers_set += 1
+        heapq.heappush(self._timers, (when, self._timers_set, timer))
+        return timer
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], R], *args: *Ts
@@ -54,31 +74,43 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # --- What asyncio calls ----------------------------------------------------------------------
 
-    def _jump(self, when: float) -> None:
-        """Set the clock; a timer is due only when its time has come, however late it is."""
-        self._now = when
-        self._clock_resolution = math.ulp(when)
+    def _run_once(self) -> None:
+        """Run what is ready; if nothing is, let time pass until the next timer."""
+        if not (self._ready or self._stopping):
+            self._let_time_pass()
+        for _ in range(len(self._ready)):
+            handle = self._ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+
+    def _let_time_pass(self) -> None:
+        timers, ready = self._timers, self._ready
+        while timers and (not ready or timers[0][0] <= self._now):
+            when, _, timer = heapq.heappop(timers)
+            timer._scheduled = False  # type: ignore[attr-defined]
+            if timer.cancelled():
+                self._timers_cancelled -= 1
+                continue
+            self._now = max(when, self._now)
+            ready.append(timer)
+        if not ready:
+            raise Deadlock(_describe(asyncio.all_tasks(self)))
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Sweep the heap when most of it is cancelled."""
+        self._timers_cancelled += 1
+        if self._timers_cancelled > max(CANCELLED_MIN, len(self._timers) // 2):
+            for timer in self._timers:
+                timer[2]._scheduled = not timer[2].cancelled()  # type: ignore[attr-defined]
+            self._timers = [timer for timer in self._timers if not timer[2].cancelled()]
+            heapq.heapify(self._timers)
+            self._timers_cancelled = 0
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are no file descriptors, so there are no events."""
 
     def _write_to_self(self) -> None:
         """Nobody sleeps in a selector, so nobody is to be woken."""
-
-
-class _JumpingSelector:
-    """Stands where a selector waits for file descriptors."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        """Let time pass until the next timer; None means that there is none."""
-        if timeout is None:
-            raise Deadlock(_describe(asyncio.all_tasks(self._loop)))
-        if timeout > 0:
-            self._loop._jump(self._loop._scheduled[0]._when)  # type: ignore[attr-defined]
-        return []
 
 
 def _describe(tasks: set[asyncio.Task[Any]]) -> str:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from bytestag.events.runtime import Runtime
 from bytestag.sim.loop import VirtualLoop
 from bytestag.sim.network import Conditions, VirtualNetwork
-from bytestag.sim.runtime import virtual_runtime
+from bytestag.sim.runtime import Memory, virtual_runtime
 
 R = TypeVar("R")
 Main = Callable[["World"], Coroutine[Any, Any, R]]
@@ -39,10 +39,11 @@ class World:
     seed: object
     errors: list[dict[str, Any]] = field(default_factory=list)
     """What asyncio's exception handler was told."""
+    _memory: Memory = field(default_factory=Memory)
 
     def runtime(self, name: object = "") -> Runtime:
         """Return the runtime of one node; each name has a chance of its own."""
-        return virtual_runtime(self.loop, f"{self.seed} {name}")
+        return virtual_runtime(self.loop, f"{self.seed} {name}", self._memory)
 
 
 def run(

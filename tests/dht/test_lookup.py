@@ -240,13 +240,18 @@ def test_nodes_that_always_name_a_closer_one_hold_a_walk_for_its_time_at_most():
             target = KeyBytes(bytes(20))
             asked = 0
 
-            async def ask(named, method, target, on_slow=None):
+            def begin_ask(named, method, target, on_end, on_slow):
                 nonlocal asked
                 asked += 1
-                await asyncio.sleep(0.1)
-                return Answer(named, contacts(named.long_id * 9 // 10), None)
+                return asyncio.get_running_loop().call_later(
+                    0.1, on_end, Answer(named, named.long_id)
+                )
 
-            client.protocol.ask = ask
+            def closer(referrer, reply, wants):
+                return contacts(reply * 9 // 10)
+
+            client.protocol.begin_ask = begin_ask
+            client.protocol.referrals.contacts = closer
             client.protocol.router.closest = lambda *args: contacts(2**159)
             began = client.runtime.monotonic()
             await client.dht_network.lookup(target)

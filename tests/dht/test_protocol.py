@@ -220,7 +220,7 @@ def test_our_own_overload_is_not_held_against_a_contact():
                 await client.protocol.ask(contact, "bt_ping")
         client.protocol._replies = replies
         assert client.protocol.router.contact(SOMEBODY.node_id) is not None
-        assert not client.protocol.is_silent(contact)
+        assert not client.protocol.referrals.is_silent(contact.address)
 
     with_peer(main)
 
@@ -235,9 +235,9 @@ def test_a_contact_that_falls_silent_is_dropped_after_a_few_calls_and_not_mentio
             with pytest.raises(Timeout):
                 await client.protocol.ask(contact, "bt_ping")
         assert len(client.protocol.router) == 0
-        assert client.protocol.is_silent(contact)
+        assert client.protocol.referrals.is_silent(contact.address)
         await asyncio.sleep(61)
-        assert not client.protocol.is_silent(contact)
+        assert not client.protocol.referrals.is_silent(contact.address)
 
     with_peer(main)
 
@@ -264,16 +264,20 @@ def packed_contacts(*addresses):
     return b"".join(KeyBytes.new_hash(repr(a).encode()) + pack_address(a)[1:] for a in addresses)
 
 
+def everybody(node_id):
+    return True
+
+
 def test_nobody_but_a_node_on_this_machine_sends_us_to_loopback():
-    named = packed_contacts(("127.0.0.1", 4000), ("10.7.7.7", 4000), ("0.0.0.0", 4000))
+    packed = packed_contacts(("127.0.0.1", 4000), ("10.7.7.7", 4000), ("0.0.0.0", 4000))
 
     async def main(world, client, peer):
-        made = reply(SOMEBODY, HERE, contacts4=named, contacts6=packed_contacts(("::1", 4000)))
-        answer = client.protocol._accept_reply(HERE, made)
-        assert [c.address for c in answer.contacts] == [("10.7.7.7", 4000)]
+        made = reply(SOMEBODY, HERE, contacts4=packed, contacts6=packed_contacts(("::1", 4000)))
+        named = client.protocol.referrals.contacts(HERE, made, everybody)
+        assert [c.address for c in named] == [("10.7.7.7", 4000)]
         made.card = None
-        answer = client.protocol._accept_reply(("127.0.0.1", 4001), made)
-        assert [c.address for c in answer.contacts] == [
+        named = client.protocol.referrals.contacts(("127.0.0.1", 4001), made, everybody)
+        assert [c.address for c in named] == [
             ("127.0.0.1", 4000), ("10.7.7.7", 4000), ("::1", 4000)]  # fmt: skip
 
     with_peer(main)
@@ -281,11 +285,11 @@ def test_nobody_but_a_node_on_this_machine_sends_us_to_loopback():
 
 def test_in_the_open_network_private_addresses_are_neither_followed_nor_verified():
     async def main(world, client, peer):
-        named = packed_contacts(("10.7.7.7", 4000), ("8.8.8.8", 4000), ("192.168.1.1", 4000))
-        made = reply(SOMEBODY, HERE, card=None, contacts4=named)
+        packed = packed_contacts(("10.7.7.7", 4000), ("8.8.8.8", 4000), ("192.168.1.1", 4000))
+        made = reply(SOMEBODY, HERE, card=None, contacts4=packed)
         made.network = client.config.network_id
-        answer = client.protocol._accept_reply(("9.9.9.9", 4000), made)
-        assert [c.address for c in answer.contacts] == [("8.8.8.8", 4000)]
+        named = client.protocol.referrals.contacts(("9.9.9.9", 4000), made, everybody)
+        assert [c.address for c in named] == [("8.8.8.8", 4000)]
         asked = Query(1, client.config.network_id, node_id=SOMEBODY.node_id)
         peer.send(request("bt_ping", asked), client.address)
         await asyncio.sleep(5)
@@ -507,7 +511,7 @@ def test_a_reply_that_does_not_decode_is_a_packet_error_and_a_failure_of_the_con
         peer.send(b"\1" + asked[1:21] + body, client.address)
         with pytest.raises((PacketError, Timeout)):
             await asking
-        assert client.protocol.is_silent(contact)
+        assert client.protocol.referrals.is_silent(contact.address)
 
     with_peer(main)
 
@@ -525,9 +529,9 @@ def test_what_is_remembered_of_strangers_is_bounded():
         for number in range(4_200):
             address = (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 4000)
             made = reply(SOMEBODY, address, card=None, node_id=None)
-            protocol._accept_reply(address, made)
+            protocol._read_answer(address, packets.encode_reply(bytes(20), made)[21:])
             protocol.has_failed(Contact(KeyBytes(bytes(20)), address), 60)
         assert len(protocol._tokens) <= 4096
-        assert len(protocol._silent) <= 2048
+        assert len(protocol.referrals._silent) <= 2048
 
     with_peer(main)

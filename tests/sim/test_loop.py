@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from bytestag.sim.loop import START_SECONDS, Deadlock, VirtualLoop
+from bytestag.sim.loop import CANCELLED_MIN, START_SECONDS, Deadlock, VirtualLoop
 
 
 @pytest.fixture
@@ -84,19 +84,39 @@ def test_threads_are_refused(loop):
         loop.run_until_complete(main())
 
 
+def test_timers_of_one_time_fire_in_the_order_they_were_set(loop):
+    fired = []
+    for number in range(20):
+        loop.call_at(loop.time() + 5.0, fired.append, number)
+    loop.run_until_complete(asyncio.sleep(6))
+    assert fired == list(range(20))
+
+
+def test_cancelled_timers_do_not_pile_up(loop):
+    async def main():
+        for _ in range(20 * CANCELLED_MIN):
+            loop.call_later(1e6, lambda: None).cancel()
+            await asyncio.sleep(0.001)
+        return len(loop._timers)
+
+    assert loop.run_until_complete(main()) < 2 * CANCELLED_MIN
+
+
 def test_asyncio_still_keeps_what_the_loop_relies_on(loop):
     loop.call_soon(lambda: None)
     assert len(loop._ready) == 1
     timer = loop.call_at(loop.time() + 5.0, lambda: None)
-    assert loop._scheduled == [timer]
-    assert timer._when == loop.time() + 5.0
-    asked = []
-    select = loop._selector.select
-    loop._selector.select = lambda timeout: [asked.append(timeout), select(timeout)][1]
+    assert (timer._when, timer._scheduled, timer._cancelled) == (loop.time() + 5.0, True, False)
     loop._run_once()  # what is ready runs before time passes
-    assert asked == [0]
+    assert loop.time() == START_SECONDS
     loop._run_once()
-    assert asked == [0, 5.0]
-    assert loop.time() == timer._when
-    assert not loop._scheduled
-    assert loop._clock_resolution < 1e-9
+    assert loop.time() == timer.when()
+    assert not timer._scheduled
+    told = []
+    loop._timer_handle_cancelled = told.append
+    cancelled = loop.call_later(1.0, lambda: None)
+    cancelled.cancel()
+    assert told == [cancelled]
+    loop.call_soon(loop.stop)
+    loop.run_forever()  # ends although a timer is set: _run_once is called until _stopping
+    assert loop._stopping is False
