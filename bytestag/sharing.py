@@ -158,8 +158,8 @@ class Sharing:
             _logger.info("provider records: %d of %d accepted", accepted, sent)
 
     async def republish(self) -> None:
-        """Publish again what is due."""
-        while True:
+        """Publish again what is due; while nobody is known, it stays so."""
+        while len(self._protocol.router):
             due = await self._runtime.offload(
                 self._stores.publish_due.take_due, self._runtime.wall(), REPUBLISHED_AT_ONCE
             )
@@ -205,9 +205,8 @@ class Sharing:
 
     async def _publish_changes(self, result: ScanResult) -> None:
         changed, self._changed = self._changed, {}
-        if not changed or not len(self._protocol.router):
+        if not changed:
             return
-        await self.provide()
         now = self._runtime.wall()
         due = [
             (kvpid, record.blake3, now)
@@ -216,7 +215,9 @@ class Sharing:
             if record.index == kvpid.index
         ]
         await self._runtime.offload(self._stores.publish_due.put_many, due)
-        await self.republish()
+        if len(self._protocol.router):
+            await self.provide()
+            await self.republish()
 
 
 def _provided_keys(shared: SharedFilesKVPTable) -> set[KeyBytes]:

@@ -102,6 +102,27 @@ def test_what_is_due_survives_a_restart_and_is_published_again(tmp_path):
     asyncio.run(main())
 
 
+def test_what_was_hashed_before_anybody_was_known_is_published_once_somebody_is(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_bytes(b"a" * 5000)
+
+    async def main():
+        async with client(tmp_path / "node", copies=1) as node, asyncio.timeout(20):
+            node.shared_files_table.add_path(tmp_path / "files")
+            node.sharing.watch()
+            while not len(node.stores.publish_due):
+                await asyncio.sleep(0.01)
+            await node.sharing.republish()  # to nobody: it stays due
+            async with other(known_nodes=(node.address,)) as donor:
+                await donor.join()
+                while not len(node.protocol.router):
+                    await asyncio.sleep(0.01)
+                await node.sharing.republish()
+                assert len(donor.stores.cache) == len(node.stores.publish_due) == 4
+
+    asyncio.run(main())
+
+
 def test_a_node_that_stops_leaves_no_task_behind(tmp_path):
     async def main():
         async with client(tmp_path) as node, other(known_nodes=(node.address,)) as peer:
