@@ -38,7 +38,8 @@ from bytestag.models.parts import (
 __all__ = ["FileInfo", "ListEntry", "PartEntry", "PartList", "build", "check_needs", "count_parts"]
 
 TYPE = "BytestagFileInfo"
-LISTS_MAX = 13_000  # what a root of 1 MiB has room for: 17 TB in parts of 256 KiB
+LISTS_MAX = 13_000  # what a root of 1 MiB has room for
+FILE_BYTES_MAX = LISTS_MAX * LIST_ENTRIES_MAX * PART_BYTES  # 17 TB
 NAMES_MAX = 64
 NAME_BYTES_MAX = 1024
 RESERVED_FEATURES = frozenset({"enc", "parity", "pack"})

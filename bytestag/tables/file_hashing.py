@@ -6,7 +6,9 @@ a whole by a second thread while the first one hashes the parts: hashes let go o
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from bytestag.config import MIB, PART_BYTES
 from bytestag.errors import StorageError
 from bytestag.hashing import BLAKE3_BYTES, SHA1_BYTES, blake3, blake3_hasher, sha1, sha1_hasher
-from bytestag.tables.walking import inode
+from bytestag.tables.walking import identity
 
 READ_BYTES = MIB
 ENTRY_BYTES = SHA1_BYTES + BLAKE3_BYTES
@@ -65,8 +67,10 @@ def hash_file(
     Raises OSError if it cannot be read and FileChanged if it is not the same file at the end. A
     file written to a moment ago has an unknown time of change, so that it is looked at again.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path) as file:
         before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise FileChanged("is no longer a file")
         if before.st_size <= PART_BYTES:
             whole_sha1, whole_blake3, entries, size = _hash_small(file.read(PART_BYTES + 1))
             tick(size)
@@ -74,19 +78,25 @@ def hash_file(
             pool = helpers if before.st_size >= PARALLEL_BYTES_MIN else None
             whole_sha1, whole_blake3, entries, size = _hash_large(file.fileno(), tick, pool)
         after = os.fstat(file.fileno())
-    if size != after.st_size or _identity(before) != _identity(after):
+    if size != after.st_size or _state(before) != _state(after):
         raise FileChanged("changed while it was read")
     is_coarse = after.st_mtime_ns % 1_000_000_000 == 0
     racy_ns = RACY_COARSE_NS if is_coarse else RACY_NS
     is_racy = abs(now_ns() - after.st_mtime_ns) < racy_ns
+    _size, mtime_ns, inode = identity(after)
     return HashedFile(
         size,
-        MTIME_UNKNOWN if is_racy else after.st_mtime_ns,
-        inode(after),
+        MTIME_UNKNOWN if is_racy else mtime_ns,
+        inode,
         whole_sha1,
         whole_blake3,
         entries,
     )
+
+
+def open_file(path: bytes) -> io.FileIO:
+    """Open a file for reading; where a pipe has taken its place, do not wait for a writer."""
+    return open(path, "rb", buffering=0, opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))
 
 
 def _hash_small(value: bytes) -> tuple[bytes, bytes, bytes, int]:
@@ -138,5 +148,5 @@ def _fill(descriptor: int, buffer: bytearray) -> int:
     return filled
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+def _state(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from bytestag.errors import FormatError
+from bytestag.models.fileinfo import FILE_BYTES_MAX
 from bytestag.tables import file_hashing, shared_rows
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
@@ -67,9 +67,9 @@ class Scanner:
         root: bytes,
         result: ScanResult,
         changed: Callable[[list[KVPID], list[KVPID]], None],
-        progress: Progress | None = None,
-        stop: threading.Event | None = None,
-        wall: Callable[[], float] = time.time,
+        progress: Progress | None,
+        is_stopped: Callable[[], bool],
+        wall: Callable[[], float],
     ) -> None:
         self._database = database
         self._share = share
@@ -77,7 +77,8 @@ class Scanner:
         self._result = result
         self._changed = changed
         self._progress = progress
-        self._stop = stop
+        self._is_stopped = is_stopped
+        self._is_over = False
         self._wall = wall
         self._lock = threading.Lock()
         self._bytes_found = 0
@@ -120,6 +121,7 @@ class Scanner:
             while waiting:
                 self._collect(*waiting.popleft())
         finally:
+            self._is_over = True
             for _path, future in waiting:
                 future.cancel()
 
@@ -140,6 +142,8 @@ class Scanner:
                 ):
                     self._seen.add(row.id)
                     self._result.files += 1
+                elif found.size > FILE_BYTES_MAX:
+                    self._warn(self._full(found.path), "too large to be described")
                 else:
                     yield found
 
@@ -258,7 +262,7 @@ class Scanner:
             return int(connection.execute(sa.select(sa.func.max(_f.id))).scalar() or 0)
 
     def _check_stop(self) -> None:
-        if self._stop is not None and self._stop.is_set():
+        if self._is_over or self._is_stopped():
             raise Stopped
 
     def _warn(self, path: bytes, reason: str) -> None:
@@ -269,9 +273,13 @@ class Scanner:
 
 
 def _parts(ids: list[int], files: list[_Described]) -> Iterator[tuple[int, int, bytes, bytes, int]]:
+    """Yield the parts of files, of equal neighbours (a hole, say) the first."""
     for file, (_path, hashed, _info, _lists) in zip(ids, files, strict=True):
-        for number, (sha1, blake3, size) in enumerate(hashed.parts()):
-            yield file, number, sha1, blake3, size
+        last = None
+        for number, part in enumerate(hashed.parts()):
+            if part != last:
+                yield file, number, *part
+            last = part
 
 
 class _IdSet:

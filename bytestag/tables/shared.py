@@ -8,11 +8,11 @@ until the next scan hashes it again.
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from bytestag.tables.base import (
     still_match,
 )
 from bytestag.tables.database_engine import Database
+from bytestag.tables.file_hashing import open_file
 from bytestag.tables.scanning import Progress, Scanner, ScanResult
 from bytestag.tables.schema import (
     shared_blobs,
@@ -66,14 +67,13 @@ class SharedRoot:
 class SharedFilesKVPTable(KVPTable):
     """A read-only KVPTable of shared files and directories."""
 
-    def __init__(
-        self, database: Database | str | Path, wall: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, database: Database | str | Path, wall: Callable[[], float]) -> None:
         super().__init__()
         self._is_owner = not isinstance(database, Database)
         self.database = database if isinstance(database, Database) else Database(database)
         self._wall = wall
-        self._scan_lock = threading.Lock()
+        self._scan_locks: dict[int, threading.Lock] = {}
+        self._leaving: set[int] = set()
 
     # --- Shares ----------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class SharedFilesKVPTable(KVPTable):
     def add_path(self, path: str | Path) -> None:
         """Share a file or directory; what it holds is found after a scan."""
         path = Path(path).absolute()
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists would raise for some
             raise UsageError(f"there is no {str(path)!r} to share")
         statement = self.database.insert(shared_paths).on_conflict_do_nothing()
         row = {"path": _encode(path), "manifest_size": 0}
@@ -93,24 +93,16 @@ class SharedFilesKVPTable(KVPTable):
         self.database.write(lambda connection: connection.execute(statement, [row]))
 
     def remove_path(self, path: str | Path) -> bool:
-        """Share a path no longer; return whether it was shared."""
+        """Share a path no longer, and stop its scan; return whether it was shared."""
         share = self._share(path)
         if share is None:
             return False
-        with self._scan_lock:
-            query = sa.select(_f.id).where(_f.share == share).limit(FILES_PER_JOB)
-            while True:
-                with self.database.read() as connection:
-                    ids = list(connection.execute(query).scalars())
-                if not ids:
-                    break
-                self._changed(self.database.write(partial(shared_rows.delete_files, ids=ids)), [])
-
-            def work(connection: sa.Connection) -> list[KVPID]:
-                connection.execute(sa.delete(shared_paths).where(shared_paths.c.id == share))
-                return shared_rows.delete_values(connection, _v.share == share)
-
-            self._changed(self.database.write(work), [])
+        self._leaving.add(share)
+        try:
+            with self._scan_lock(share):
+                self._remove(share)
+        finally:
+            self._leaving.discard(share)
         return True
 
     def root(self, path: str | Path) -> SharedRoot:
@@ -146,22 +138,12 @@ class SharedFilesKVPTable(KVPTable):
         stop: threading.Event | None = None,
         path: str | Path | None = None,
     ) -> ScanResult:
-        """Bring all shares (or that of ``path``) up to date; one scan at a time."""
+        """Bring all shares (or that of ``path``) up to date; each has one scan at a time."""
         result = ScanResult()
         only = None if path is None else _encode(Path(path).absolute())
-        with self._scan_lock:
-            for share, root in self._shares():
-                if only in (None, root) and result.is_complete:
-                    Scanner(
-                        self.database,
-                        share,
-                        root,
-                        result,
-                        self._changed,
-                        progress,
-                        stop,
-                        self._wall,
-                    ).run()
+        for share, root in self._shares():
+            if only in (None, root) and result.is_complete:
+                self._scan(share, root, result, progress, stop)
         return result
 
     hash_directories = scan
@@ -270,6 +252,48 @@ class SharedFilesKVPTable(KVPTable):
 
     # --- Helpers ---------------------------------------------------------------------------------
 
+    def _scan(
+        self,
+        share: int,
+        root: bytes,
+        result: ScanResult,
+        progress: Progress | None,
+        stop: threading.Event | None,
+    ) -> None:
+        def is_stopped() -> bool:
+            return share in self._leaving or (stop is not None and stop.is_set())
+
+        with self._scan_lock(share):
+            if (share, root) in self._shares():  # it may have gone while we waited
+                Scanner(
+                    self.database,
+                    share,
+                    root,
+                    result,
+                    self._changed,
+                    progress,
+                    is_stopped,
+                    self._wall,
+                ).run()
+
+    def _remove(self, share: int) -> None:
+        query = sa.select(_f.id).where(_f.share == share).limit(FILES_PER_JOB)
+        while True:
+            with self.database.read() as connection:
+                ids = list(connection.execute(query).scalars())
+            if not ids:
+                break
+            self._changed(self.database.write(partial(shared_rows.delete_files, ids=ids)), [])
+
+        def work(connection: sa.Connection) -> list[KVPID]:
+            connection.execute(sa.delete(shared_paths).where(shared_paths.c.id == share))
+            return shared_rows.delete_values(connection, _v.share == share)
+
+        self._changed(self.database.write(work), [])
+
+    def _scan_lock(self, share: int) -> threading.Lock:
+        return self._scan_locks.setdefault(share, threading.Lock())
+
     def _value(self, record: KVPRecord) -> bytes | None:
         query = sa.select(shared_blobs.c.value).where(shared_blobs.c.blake3 == record.blake3)
         with self.database.read() as connection:
@@ -278,24 +302,33 @@ class SharedFilesKVPTable(KVPTable):
 
     def _part(self, record: KVPRecord) -> bytes | None:
         """Read a part from the first file that still has it; put aside those that have not."""
-        names = {"key": record.index, "blake3": record.blake3}
+        names = {"key": record.index, "blake3": record.blake3, "after": 0}
         while True:
             with self.database.read() as connection:
                 row = connection.execute(shared_queries.PLACE_OF_PART, names).first()
             if row is None:
                 return None
+            names["after"] = row.id
             path = os.path.join(row.root, row.path) if row.path else row.root
-            value = _read_at(path, row.number * config.PART_BYTES, record.size)
-            if value is not None and still_match(record, value):
+            try:
+                value = _read_at(path, row.number * config.PART_BYTES, record.size)
+            except OSError:  # too many open files, a disk that is not there: perhaps next time
+                continue
+            if still_match(record, value):
                 return value
             try:
-                mark = partial(shared_rows.mark_dirty, file=row.id)
+                mark = partial(
+                    shared_rows.mark_dirty, file=row.id, sha1_=record.index, blake3_=record.blake3
+                )
                 self._changed(self.database.write(mark), [])
             except StorageError:
                 return None
 
     def _records(self, share: int | None) -> Iterator[KVPRecord]:
-        parts, values = shared_queries.parts_query(share), shared_queries.values_query(share)
+        with self.database.read() as connection:
+            is_large = share is not None and shared_queries.is_large(connection, share)
+        parts = shared_queries.parts_query(share, is_large=is_large)
+        values = shared_queries.values_query(share, is_large=is_large)
         merged = heapq.merge(
             shared_queries.pages(self.database, parts, _p.sha1, _p.sha1, _p.blake3),
             shared_queries.pages(self.database, values, _v.key, _v.sha1, _v.blake3),
@@ -328,9 +361,12 @@ def _encode(path: Path) -> bytes:
     return os.fsencode(path)
 
 
-def _read_at(path: bytes, offset: int, size: int) -> bytes | None:
+def _read_at(path: bytes, offset: int, size: int) -> bytes:
+    """Return what is there now; nothing where the file is gone or something else."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             return os.pread(file.fileno(), size, offset)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESPIPE, errno.ENXIO):
+            return b""
+        raise

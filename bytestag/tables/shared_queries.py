@@ -19,6 +19,7 @@ from bytestag.tables.schema import (
 )
 
 PAGE_ROWS = 1000
+SORTED_PAGES_MAX = 20
 
 _f, _p, _v = shared_files.c, shared_parts.c, shared_values.c
 
@@ -49,7 +50,28 @@ def pages(
         page_query = query.where(key >= last.key, after)
 
 
-def parts_query(share: int | None) -> sa.Select[Any]:
+def is_large(connection: sa.Connection, share: int) -> bool:
+    """Return whether the rows of a share should be met in the order of all rows.
+
+    Else all of them are sorted for each page, which is faster for a few pages only.
+    """
+    rows_max = SORTED_PAGES_MAX * PAGE_ROWS
+    parts = sa.select(_p.number).join(shared_files, _f.id == _p.file).where(_f.share == share)
+    values = sa.select(_v.id).where(_v.share == share)
+    return any(
+        connection.execute(rows.offset(rows_max).limit(1)).first() for rows in (parts, values)
+    )
+
+
+def _of_share(
+    query: sa.Select[Any], column: sa.ColumnElement[int], share: int | None, is_large: bool
+) -> sa.Select[Any]:
+    if share is None:
+        return query
+    return query.where((column + 0 if is_large else column) == share)  # + 0: not by its index
+
+
+def parts_query(share: int | None, *, is_large: bool = False) -> sa.Select[Any]:
     query = (
         sa.select(
             _p.sha1.label("key"),
@@ -62,10 +84,10 @@ def parts_query(share: int | None) -> sa.Select[Any]:
         .where(_f.is_dirty == 0)
         .group_by(_p.sha1, _p.blake3)
     )
-    return query if share is None else query.where(_f.share == share)
+    return _of_share(query, _f.share, share, is_large)
 
 
-def values_query(share: int | None) -> sa.Select[Any]:
+def values_query(share: int | None, *, is_large: bool = False) -> sa.Select[Any]:
     query = sa.select(
         _v.key,
         _v.sha1,
@@ -73,7 +95,7 @@ def values_query(share: int | None) -> sa.Select[Any]:
         sa.func.min(_v.size).label("size"),
         sa.func.min(_v.timestamp).label("timestamp"),
     ).group_by(_v.key, _v.sha1, _v.blake3)
-    return query if share is None else query.where(_v.share == share)
+    return _of_share(query, _v.share, share, is_large)
 
 
 PARTS_OF_KEY = parts_query(None).where(_p.sha1 == sa.bindparam("key")).order_by("timestamp")
@@ -90,7 +112,8 @@ PLACE_OF_PART = (
     .join(shared_files, _f.id == _p.file)
     .join(shared_paths, shared_paths.c.id == _f.share)
     .where(_p.sha1 == sa.bindparam("key"), _p.blake3 == sa.bindparam("blake3"), _f.is_dirty == 0)
-    .order_by(_f.id)
+    .where(_p.file > sa.bindparam("after"))
+    .order_by(_p.file)
     .limit(1)
 )
 

@@ -149,8 +149,14 @@ def delete_files(connection: sa.Connection, ids: Sequence[int]) -> list[KVPID]:
     return gone
 
 
-def mark_dirty(connection: sa.Connection, file: int) -> list[KVPID]:
-    """Stop serving a file until it is hashed again; return what it served."""
+def mark_dirty(connection: sa.Connection, file: int, sha1_: bytes, blake3_: bytes) -> list[KVPID]:
+    """Stop serving a file until it is hashed again; return what it served.
+
+    Without that part it was hashed again meanwhile, and stays.
+    """
+    is_part = sa.and_(_p.file == file, _p.sha1 == sha1_, _p.blake3 == blake3_)
+    if connection.execute(sa.select(_p.file).where(is_part).limit(1)).first() is None:
+        return []
     gone = _delete_contents(connection, [file])
     connection.execute(sa.update(shared_files).where(_f.id == file).values(is_dirty=1))
     return gone

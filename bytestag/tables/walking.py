@@ -2,7 +2,8 @@
 
 A link to a file or directory inside the share counts as what it points to; one that leaves the
 share is never followed, and neither is a link below a linked directory, so that no knot of links
-makes the walk endless. What cannot be shared is a warning, never an error.
+makes the walk endless. What cannot be shared is a warning, never an error; of two names that differ
+only in case or Unicode form, the second cannot.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from bytestag.errors import FormatError
 from bytestag.models import safe_names
+from bytestag.models.canonical import INT_MAX as _INT_MAX
 
 _INCOMPLETE = os.fsencode(safe_names.INCOMPLETE_SUFFIX)
 
@@ -43,7 +45,7 @@ def walk(root: bytes, warn: Warn, empty: list[bytes]) -> Iterator[Found]:
         warn(root, f"not found: {error.strerror}")
         return
     if stat.S_ISREG(status.st_mode):
-        yield Found(b"", status.st_size, status.st_mtime_ns, inode(status))
+        yield Found(b"", *identity(status))
     elif stat.S_ISDIR(status.st_mode):
         walker = _Walker(root, os.path.realpath(root), warn, empty)
         yield from walker.walk(b"", frozenset({(status.st_dev, status.st_ino)}))
@@ -51,9 +53,9 @@ def walk(root: bytes, warn: Warn, empty: list[bytes]) -> Iterator[Found]:
         warn(root, "neither a file nor a directory")
 
 
-def inode(status: os.stat_result) -> int:
-    """Return the inode's number, as far as a signed database integer holds it."""
-    return status.st_ino & 0x7FFF_FFFF_FFFF_FFFF
+def identity(status: os.stat_result) -> tuple[int, int, int]:
+    """Return size, time of change and inode, as far as signed database integers hold them."""
+    return status.st_size, status.st_mtime_ns & _INT_MAX, status.st_ino & _INT_MAX
 
 
 def components(path: bytes) -> tuple[str, ...]:
@@ -85,6 +87,7 @@ class _Walker:
             return
         if not names and below:
             self.empty.append(below)
+        met: set[str] = set()
         for name in names:
             if name.endswith(_INCOMPLETE):
                 continue
@@ -93,14 +96,20 @@ class _Walker:
             if looked is None:
                 continue
             status, is_link = looked
-            if stat.S_ISREG(status.st_mode):
-                yield Found(path, status.st_size, status.st_mtime_ns, inode(status))
-                continue
-            identity = status.st_dev, status.st_ino
-            if identity in ancestors or (is_link and is_linked):
+            here = status.st_dev, status.st_ino
+            is_file = stat.S_ISREG(status.st_mode)
+            if not is_file and (here in ancestors or (is_link and is_linked)):
                 self.warn(os.path.join(self.root, path), "a link that leads back")
                 continue
-            yield from self.walk(path, ancestors | {identity}, is_linked or is_link)
+            folded = safe_names.fold(components(name)[0])
+            if folded in met:  # nobody could fetch the directory if both were in its manifest
+                self.warn(os.path.join(self.root, path), "differs from another name only in case")
+                continue
+            met.add(folded)
+            if is_file:
+                yield Found(path, *identity(status))
+            else:
+                yield from self.walk(path, ancestors | {here}, is_linked or is_link)
 
     def _look(self, path: bytes) -> tuple[os.stat_result, bool] | None:
         """Return what lies at ``path`` and whether by a link; None, with a warning, if unfit."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
 from bytestag.tables.scanning import ScanResult
 from bytestag.tables.shared import SharedFilesKVPTable
@@ -19,6 +21,7 @@ from bytestag.tables.shared import SharedFilesKVPTable
 RESCAN_SECONDS = 3600.0
 DEBOUNCE_MILLISECONDS = 1000  # a burst of changes is one scan, at most this long after it began
 STEP_MILLISECONDS = 200
+BEGUN_MILLISECONDS = 5000  # without a change, the watch says so often that it goes on
 _logger = logging.getLogger(__name__)
 
 
@@ -60,12 +63,22 @@ class ShareWatcher:
                 async with asyncio.timeout(self._rescan_seconds):
                     await self._wanted.wait()
             except TimeoutError:
-                pass
+                self._shares_changed.set()  # watch anew: a directory may have come or been replaced
             self._wanted.clear()
-            result = await self._runtime.offload(self._table.scan)
-            _logger.debug("= scanned: %d files, %d hashed", result.files, result.hashed)
-            if self._on_scan is not None:
-                await self._on_scan(result)
+            try:
+                await self._scan_once()
+            except BytestagError as error:  # a full disk, say
+                _logger.warning("! scanning the shared files: %s", error)
+
+    async def _scan_once(self) -> None:
+        stop = threading.Event()
+        try:
+            result = await self._runtime.offload(self._table.scan, None, stop)
+        finally:
+            stop.set()  # if we were cancelled, its thread goes on
+        _logger.debug("= scanned: %d files, %d hashed", result.files, result.hashed)
+        if self._on_scan is not None:
+            await self._on_scan(result)
 
     async def _watch(self) -> None:
         from watchfiles import awatch  # costs 40 ms that only a sharing node should pay
@@ -84,10 +97,15 @@ class ShareWatcher:
                 step=STEP_MILLISECONDS,
                 watch_filter=None,
                 ignore_permission_denied=True,
+                rust_timeout=BEGUN_MILLISECONDS,
+                yield_on_timeout=True,
             )
+            has_begun = False
             try:
-                async for _change in changes:
-                    self._wanted.set()
+                async for change in changes:
+                    if change or not has_begun:  # look for what came between the scan and the watch
+                        self._wanted.set()
+                    has_begun = True
             except OSError as error:  # too many directories: the periodic scan is left
                 _logger.warning("! cannot watch the shared files: %s", error)
                 await self._shares_changed.wait()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from bytestag import config
+from bytestag.errors import UsageError
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.models.directory import DirectoryManifest
 from bytestag.models.fileinfo import FileInfo
-from bytestag.tables import file_hashing
+from bytestag.models.safe_names import check_tree
+from bytestag.tables import file_hashing, schema, shared_queries
 from bytestag.tables.base import KVPID, KVPTable, Verdict, bytes_match
 from bytestag.tables.database_engine import Database
 from bytestag.tables.shared import SharedFilesKVPTable
@@ -197,7 +201,7 @@ def test_a_restart_keeps_the_hashes(tmp_path: Path) -> None:
     share.write("a", b"a")
     share.table.scan()
     database.close()
-    table = SharedFilesKVPTable(tmp_path / "a.db")
+    table = SharedFilesKVPTable(tmp_path / "a.db", wall=time.time)
     assert table.shared_directories == [share.root]
     assert table.read(name_of(b"a")) == b"a"
     assert table.scan().hashed == 0
@@ -447,7 +451,7 @@ def test_reading_rows_together_gives_what_reading_each_gives(tmp_path):
     (tmp_path / "files").mkdir()
     for number in range(3):
         (tmp_path / "files" / str(number)).write_bytes(bytes([number]) * (300_000 * number + 1))
-    table = SharedFilesKVPTable(tmp_path / "index.db")
+    table = SharedFilesKVPTable(tmp_path / "index.db", wall=time.time)
     try:
         table.add_path(tmp_path / "files")
         table.scan()
@@ -460,3 +464,154 @@ def test_reading_rows_together_gives_what_reading_each_gives(tmp_path):
         assert table.read_rows(records).count(None) == 1
     finally:
         table.close()
+
+
+def test_two_names_that_differ_only_in_case_or_form_cannot_both_be_fetched(share: Share) -> None:
+    share.write("Makefile", b"1")
+    share.write("makefile", b"2")
+    share.write("cafe\u0301/a", b"3")
+    share.write("caf\u00e9", b"4")
+    result = share.table.scan()
+    paths = [path for path, _entry in share.manifest().entries()]
+    assert paths == [("Makefile",), ("caf\u00e9", "a")]
+    check_tree(paths)
+    assert [why for _path, why in result.warnings] == ["differs from another name only in case"] * 2
+
+
+def test_a_time_that_no_database_can_hold_is_a_time(share: Share) -> None:
+    path = share.write("a", b"a", mtime=10**10)
+    if path.stat().st_mtime < 10**10:
+        pytest.skip("this file system cannot hold it either")
+    assert share.table.scan().hashed == 1
+    assert share.table.scan().hashed == 0
+
+
+def test_a_file_too_large_to_be_described_is_a_warning(share: Share, monkeypatch) -> None:
+    monkeypatch.setattr("bytestag.tables.scanning.FILE_BYTES_MAX", 10)
+    share.write("large", bytes(11))
+    share.write("small", bytes(10))
+    result = share.table.scan()
+    assert [why for _path, why in result.warnings] == ["too large to be described"]
+    assert share.manifest().file_count == 1
+
+
+def test_a_hole_is_one_part(share: Share) -> None:
+    value = bytes(5 * PART) + b"end"
+    share.write("a", value)
+    share.table.scan()
+    with share.table.database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM shared_parts").scalar() == 2
+    assert share.table.read(name_of(bytes(PART))) == bytes(PART)
+    assert info_of(share.table, value).part_count == 6
+
+
+def test_a_pipe_in_the_place_of_a_file_stops_nobody(share: Share) -> None:
+    path = share.write("a", b"a")
+    share.table.scan()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(file_hashing.FileChanged):
+        file_hashing.hash_file(os.fsencode(path), lambda: 0)
+    with pytest.raises(KeyError):
+        share.table.read(name_of(b"a"))
+
+
+def test_a_file_that_cannot_be_opened_now_is_served_later(share: Share, monkeypatch) -> None:
+    share.write("a", b"a")
+    share.write("b", b"b")
+    share.table.scan()
+
+    def no_descriptor_left(_path: bytes) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bytestag.tables.shared.open_file", no_descriptor_left)
+        with pytest.raises(KeyError):
+            share.table.read(name_of(b"a"))
+    assert share.table.read(name_of(b"a")) == b"a"
+
+
+def test_a_file_hashed_again_meanwhile_is_not_put_aside(share: Share, monkeypatch) -> None:
+    path = share.write("a", b"before")
+    share.table.scan()
+
+    def scan_and_read(path_: bytes, _offset: int, _size: int) -> bytes:
+        monkeypatch.undo()
+        path.write_bytes(b"after")
+        os.utime(path, (OLD, OLD))
+        share.table.scan()
+        return path.read_bytes()
+
+    monkeypatch.setattr("bytestag.tables.shared._read_at", scan_and_read)
+    with pytest.raises(KeyError):
+        share.table.read(name_of(b"before"))
+    assert share.table.read(name_of(b"after")) == b"after"
+
+
+def test_a_new_share_does_not_wait_for_the_scan_of_another(share: Share, tmp_path: Path) -> None:
+    share.write("a", b"a")
+    other = tmp_path / "other"
+    other.write_bytes(b"other")
+    found: list[int] = []
+
+    def share_another(_path: str, _done: int, _total: int) -> None:
+        share.table.add_path(other)
+        scan = threading.Thread(
+            target=lambda: found.append(share.table.scan(path=other).files), daemon=True
+        )
+        scan.start()
+        scan.join(5)
+
+    share.table.scan(path=share.root, progress=share_another)
+    assert found == [1]
+    assert share.table.root(other).size == 5
+
+
+def test_a_share_that_is_removed_is_hashed_no_further(share: Share, monkeypatch) -> None:
+    for number in range(50):
+        share.write(f"{number:02}", pattern(10, number))
+    removers: list[threading.Thread] = []
+    is_waiting = threading.Event()
+    real = share.table._scan_lock
+
+    def tell(number: int) -> threading.Lock:
+        is_waiting.set()
+        return real(number)
+
+    def remove(_path: str, _done: int, _total: int) -> None:
+        if not removers:
+            removers.append(threading.Thread(target=share.table.remove_path, args=(share.root,)))
+            monkeypatch.setattr(share.table, "_scan_lock", tell)
+            removers[0].start()
+            is_waiting.wait(10)
+
+    result = share.table.scan(progress=remove)
+    removers[0].join(10)
+    assert not result.is_complete
+    assert result.hashed < 50
+    assert share.table.shared_directories == []
+    assert len(share.table) == 0
+
+
+def test_a_large_share_is_read_in_the_order_of_all_rows(share: Share, monkeypatch) -> None:
+    for number in range(10):
+        share.write(f"{number}", pattern(10, number))
+    share.table.scan()
+    sorted_for_each_page = list(share.table.share_records(share.root))
+    monkeypatch.setattr("bytestag.tables.shared_queries.SORTED_PAGES_MAX", 0)
+    assert list(share.table.share_records(share.root)) == sorted_for_each_page
+    p, v = schema.shared_parts.c, schema.shared_values.c
+    with share.table.database.read() as connection:
+        assert shared_queries.is_large(connection, 1)
+        for query, order in (
+            (shared_queries.parts_query(1, is_large=True), (p.sha1, p.blake3)),
+            (shared_queries.values_query(1, is_large=True), (v.key, v.sha1, v.blake3)),
+        ):
+            text = query.order_by(*order).compile(compile_kwargs={"literal_binds": True})
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all()
+            assert not [step for step in plan if "TEMP B-TREE" in step[3]]
+
+
+def test_a_path_that_no_system_takes_cannot_be_shared(share: Share) -> None:
+    with pytest.raises(UsageError):
+        share.table.add_path(share.root / ("x" * 300))

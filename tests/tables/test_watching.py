@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bytestag.errors import NoSpace
 from bytestag.events.runtime import system_runtime
+from bytestag.tables import watching
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
 from bytestag.tables.scanning import ScanResult
@@ -61,7 +66,7 @@ async def _change_is_found(table: SharedFilesKVPTable, root: Path) -> None:
 
 @pytest.mark.slow
 def test_a_change_is_found_by_itself(tmp_path: Path, database: Database) -> None:
-    table = SharedFilesKVPTable(database)
+    table = SharedFilesKVPTable(database, time.time)
     root = tmp_path / "share"
     root.mkdir()
     (root / "old").write_bytes(b"before")
@@ -71,7 +76,7 @@ def test_a_change_is_found_by_itself(tmp_path: Path, database: Database) -> None
 
 @pytest.mark.slow
 def test_a_new_share_is_scanned_and_watched(tmp_path: Path, database: Database) -> None:
-    table = SharedFilesKVPTable(database)
+    table = SharedFilesKVPTable(database, time.time)
     path = tmp_path / "file"
     path.write_bytes(b"a file")
 
@@ -88,7 +93,7 @@ def test_a_new_share_is_scanned_and_watched(tmp_path: Path, database: Database) 
 def test_without_events_a_periodic_scan_finds_the_change(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = SharedFilesKVPTable(database)
+    table = SharedFilesKVPTable(database, time.time)
     root = tmp_path / "share"
     root.mkdir()
     table.add_path(root)
@@ -105,3 +110,113 @@ def test_without_events_a_periodic_scan_finds_the_change(
             await watched.until_found(b"after")
 
     asyncio.run(scenario())
+
+
+class _Late(SharedFilesKVPTable):
+    """A table whose watcher begins after the first scan, and a change comes in between."""
+
+    scanned: threading.Event
+    change: Path
+
+    @property
+    def shared_directories(self) -> list[Path]:
+        self.scanned.wait(FOUND_SECONDS)
+        self.change.write_bytes(b"after")
+        return super().shared_directories
+
+
+@pytest.mark.slow
+def test_a_change_before_the_watch_begins_is_found(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bytestag.tables.watching.BEGUN_MILLISECONDS", 200)
+    table = _Late(database, time.time)
+    table.scanned = threading.Event()
+    root = tmp_path / "share"
+    root.mkdir()
+    table.change = root / "new"
+    table.add_path(root)
+
+    async def scenario() -> None:
+        async with Watched(table) as watched:
+            await watched.scans.get()
+            table.scanned.set()
+            await watched.until_found(b"after")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_a_directory_that_was_replaced_is_watched_again(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[Path]] = []
+    real = watching._parents_of_files
+
+    def note(paths: list[Path]) -> list[Path]:
+        begun.append(paths)
+        return real(paths)
+
+    monkeypatch.setattr(watching, "_parents_of_files", note)
+    table = SharedFilesKVPTable(database, time.time)
+    root = tmp_path / "share"
+    root.mkdir()
+    table.add_path(root)
+    root.rmdir()
+
+    async def scenario() -> None:
+        async with Watched(table, rescan_seconds=0.2) as watched:
+            await watched.scans.get()
+            assert begun == []
+            root.mkdir()
+            async with asyncio.timeout(FOUND_SECONDS):
+                while not begun:
+                    await watched.scans.get()
+
+    asyncio.run(scenario())
+
+
+def test_a_scan_that_fails_is_not_the_last_one(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = SharedFilesKVPTable(database, time.time)
+    path = tmp_path / "file"
+    path.write_bytes(b"a file")
+    table.add_path(path)
+    real = table.scan
+    outcomes = iter([NoSpace("no space left")])
+
+    def scan(*arguments: Any) -> ScanResult:
+        for error in outcomes:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(table, "scan", scan)
+
+    async def scenario() -> None:
+        async with Watched(table, rescan_seconds=0.01) as watched:
+            await watched.until_found(b"a file")
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_watcher_stops_its_scan(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = SharedFilesKVPTable(database, time.time)
+    begun, ended = threading.Event(), threading.Event()
+
+    def scan(_progress: object = None, stop: threading.Event | None = None) -> ScanResult:
+        begun.set()
+        if stop is not None and stop.wait(FOUND_SECONDS):
+            ended.set()
+        return ScanResult()
+
+    monkeypatch.setattr(table, "scan", scan)
+
+    async def scenario() -> None:
+        async with Watched(table):
+            await asyncio.to_thread(begun.wait, FOUND_SECONDS)
+
+    asyncio.run(scenario())
+    assert ended.is_set()
