@@ -62,6 +62,7 @@ class Sharing:
         self._changed: dict[KVPID, None] = {}
         self._watcher: ShareWatcher | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._has_provided = False
 
     @property
     def table(self) -> SharedFilesKVPTable:
@@ -155,6 +156,7 @@ class Sharing:
         keys = await self._runtime.offload(_provided_keys, shared)
         if keys:
             accepted, sent = await self._publisher.provide(keys)
+            self._has_provided = True
             _logger.info("provider records: %d of %d accepted", accepted, sent)
 
     async def republish(self) -> None:
@@ -205,8 +207,6 @@ class Sharing:
 
     async def _publish_changes(self, result: ScanResult) -> None:
         changed, self._changed = self._changed, {}
-        if not changed:
-            return
         now = self._runtime.wall()
         due = [
             (kvpid, record.blake3, now)
@@ -215,8 +215,11 @@ class Sharing:
             if record.index == kvpid.index
         ]
         await self._runtime.offload(self._stores.publish_due.put_many, due)
-        if len(self._protocol.router):
+        if not len(self._protocol.router):
+            return
+        if changed or not self._has_provided:  # a node that comes back is in time for its records
             await self.provide()
+        if changed:
             await self.republish()
 
 

@@ -123,6 +123,24 @@ def test_what_was_hashed_before_anybody_was_known_is_published_once_somebody_is(
     asyncio.run(main())
 
 
+def test_a_node_that_comes_back_says_again_what_it_serves(tmp_path):
+    (tmp_path / "a").write_bytes(b"a" * 5000)
+
+    async def main():
+        async with other() as donor, asyncio.timeout(20):
+            async with client(tmp_path / "node", known_nodes=(donor.address,)) as first:
+                await first.join()
+                await first.sharing.add(tmp_path / "a")
+            assert not len(donor.stores.providers)
+            async with client(tmp_path / "node") as second:
+                await second.join()
+                second.sharing.watch()
+                while not len(donor.stores.providers):
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
 def test_a_node_that_stops_leaves_no_task_behind(tmp_path):
     async def main():
         async with client(tmp_path) as node, other(known_nodes=(node.address,)) as peer:
