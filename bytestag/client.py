@@ -22,7 +22,7 @@ from bytestag.crypto.identity import DONOR, Address, Identity
 from bytestag.dht import lifetimes
 from bytestag.dht.caching import PathCache
 from bytestag.dht.downloading import Downloader, FetchProgress
-from bytestag.dht.fetching import Fetcher
+from bytestag.dht.fetching import NO_HOLDER_HINT, NO_PEER_HINT, Fetcher
 from bytestag.dht.holdings import TableHoldings
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.offers import OfferHandler
@@ -370,9 +370,9 @@ class Client:
         finally:
             fetcher.close()
         if not sources.answered:
-            raise Unreachable(f"no peer answered (asked {sources.asked})")
+            raise Unreachable(f"no peer answered (asked {sources.asked})", hint=NO_PEER_HINT)
         if sources.is_empty:
-            raise NotFound(f"nobody holds it ({sources.answered} answered)")
+            raise NotFound(f"nobody holds it ({sources.answered} answered)", hint=NO_HOLDER_HINT)
         return sources
 
     # --- Status ----------------------------------------------------------------------------------

@@ -41,11 +41,9 @@ def fetch(
     output: Output, link: str, dest: Path | None, force: bool, timeout: float, **values: Any
 ) -> int:
     from bytestag.cli.door import Door
-    from bytestag.uri import Link
 
     settings = node_settings(values)
-    parsed = Link.parse(link)
-    _ = parsed.key  # an md5:// link is refused before anything starts
+    parsed = read_link(link, settings)
     journal = Journal(settings.state / "fetches")
     path = destination(parsed, dest, journal)
     screen = FetchScreen(output, lambda: journal.note(parsed.key, path))
@@ -53,6 +51,15 @@ def fetch(
     if door is not None and serves(door, parsed, settings):
         return _fetch_through(door, screen, parsed, path, force, timeout, settings)
     return _fetch_here(output, screen, parsed, path, force, timeout, settings)
+
+
+def read_link(text: str, settings: NodeSettings) -> Link:
+    """Read a link, without its addresses if they are not wished. Raises UsageError."""
+    from bytestag.uri import Link
+
+    link = Link.parse(text)
+    _ = link.key  # an md5:// link is refused before anything starts
+    return link if settings.has_hints else replace(link, hints=())
 
 
 def destination(link: Link, dest: Path | None, journal: Journal) -> Path:
@@ -93,7 +100,6 @@ def _fetch_through(
 ) -> int:
     from bytestag.cli.share_through import Terminated, interruptible, known_nodes
 
-    link = link if settings.has_hints else replace(link, hints=())
     body = {
         "link": str(link),
         "dest": str(dest),

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 )
 def find(output: Output, link: str, **values: Any) -> int:
     from bytestag.cli.door import Door
-    from bytestag.cli.fetch import serves
-    from bytestag.uri import Link
+    from bytestag.cli.fetch import read_link, serves
+    from bytestag.cli.share_through import known_nodes
 
     settings = node_settings(values)
-    parsed = Link.parse(link)
-    _ = parsed.key
+    parsed = read_link(link, settings)
     door = Door.find(settings.state_directory)
     if door is not None and serves(door, parsed, settings):
-        show(output, door.ask("GET", "/v1/find", link=str(parsed)))
+        known = " ".join(known_nodes(settings))
+        show(output, door.ask("GET", "/v1/find", link=str(parsed), known_nodes=known))
         return 0
     return _find_here(output, parsed, settings)
 

@@ -32,6 +32,8 @@ NEAR_DONORS = 4
 ROUNDS_MAX = 3
 BUSY_SECONDS = 0.1
 MISTRUST_SECONDS = 30.0
+NO_PEER_HINT = "give a --known-node host:port, or check the network"
+NO_HOLDER_HINT = "the publisher must run `bytestag share` until it says that it is safe to leave"
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,11 +321,11 @@ class Fetcher:
         if not counts.answered and not errors:
             return Unreachable(
                 f"no peer answered while looking for {name}… (asked {counts.asked})",
-                hint="give a --known-node host:port, or check the network",
+                hint=NO_PEER_HINT,
             )
         return NotFound(
             f"nobody holds {name}… ({asked})",
-            hint="the publisher must run `bytestag share` until it says that it is safe to leave",
+            hint=NO_HOLDER_HINT,
         )
 
 

@@ -229,6 +229,7 @@ class ControlDoor:
 
     async def _find(self, request: web.Request) -> web.StreamResponse:
         link = Link.parse(request.query.get("link", ""))
+        await self._meet({"known_nodes": request.query.get("known_nodes", "").split()})
         return web.json_response(await jobs.find(self._client, link))
 
     async def _meet(self, body: Event) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from bytestag.client import Client
 from bytestag.crypto.identity import Address
 from bytestag.dht.downloading import FetchProgress
+from bytestag.dht.fetching import NO_PEER_HINT
 from bytestag.dht.network import Sources
 from bytestag.errors import BytestagError, NotFound, Timeout, Unreachable
 from bytestag.gateway import events
@@ -56,10 +57,7 @@ async def fetch(
 def _too_late(client: Client, seconds: float) -> BytestagError:
     contacts = len(client.protocol.router)
     if not contacts:
-        return Unreachable(
-            f"no peer answered within {seconds:g} s",
-            hint="give a --known-node host:port, or check the network",
-        )
+        return Unreachable(f"no peer answered within {seconds:g} s", hint=NO_PEER_HINT)
     return Timeout(
         f"no verified byte came within {seconds:g} s ({contacts} peers are known)",
         hint="try again, or give it more time with --timeout",

@@ -91,6 +91,12 @@ def test_fetch_goes_through_a_running_node(programs, source, tmp_path):
     assert (tmp_path / "big").read_bytes() == (source / "big").read_bytes()
     assert not (programs.home("two") / "state" / "client.key").exists()
 
+    programs.node("three")
+    bare = found[0].split("?")[0] + "?net=local"
+    assert programs.run("three", "find", bare)[0] == 4
+    assert programs.run("three", "find", found[0], "--no-hints")[0] == 4
+    assert programs.run("three", "find", bare, "--known-node", address)[0] == 0
+
     code, answer, _ = programs.run("two", "find", found[0], "--json")
     node_ids = [holder["node_id"] for holder in json.loads(answer[0])["holders"]]
     assert code == 0
@@ -196,7 +202,9 @@ def test_what_nobody_holds_is_not_found_and_nobody_is_unreachable(programs, tmp_
     _, address = programs.node("one")
     link = f"sha1://{'ab' * 20}"
     assert programs.run("r", "fetch", link, tmp_path / "x", "--known-node", address)[0] == 3
-    assert programs.run("r", "find", link, "--known-node", address)[0] == 3
+    code, _, said = programs.run("r", "find", link, "--known-node", address)
+    assert code == 3
+    assert "hint" in said[-1]
     assert programs.run("r", "fetch", link, tmp_path / "x", "--host", "127.0.0.1")[0] == 4
     assert not (tmp_path / "x").exists()
 
