@@ -157,7 +157,8 @@ class DatabaseKVPTable(KVPTable):
         if batch:
             batches.append((batch, self._submit_store([rows[i] for i in batch], now)))
         for numbers, future in batches:
-            for number, verdict in zip(numbers, self._verdicts(future, numbers), strict=True):
+            found = self._verdicts(future, [rows[i] for i in numbers], now)
+            for number, verdict in zip(numbers, found, strict=True):
                 verdicts[number] = verdict
         return verdicts
 
@@ -194,8 +195,7 @@ class DatabaseKVPTable(KVPTable):
             for record in map(to_record, page):
                 with self.database.read() as connection:
                     value = _value(connection, record)
-                if value is None:
-                    self._drop_bad(record)
+                if value is None and self._drop_bad(record):
                     bad.append(record.kvpid)
 
     def close(self) -> None:
@@ -204,23 +204,35 @@ class DatabaseKVPTable(KVPTable):
 
     # --- Helpers ---------------------------------------------------------------------------------
 
-    def _submit_store(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> Future[_Outcome]:
+    def _submit_store(
+        self, rows: list[tuple[KVPRecord, bytes]], now: float, max_size: int | None = None
+    ) -> Future[_Outcome]:
         def work(connection: sa.Connection) -> _Outcome:
-            writer = self._writer(connection, now)
+            writer = self._writer(connection, now, max_size)
             return writer.store(rows), writer.changes
 
         size = sum(len(value) for _record, value in rows)
         return self.database.submit(work, values=len(rows), size=size)
 
-    def _verdicts(self, future: Future[_Outcome], numbers: list[int]) -> list[Verdict]:
+    def _verdicts(
+        self, future: Future[_Outcome], rows: list[tuple[KVPRecord, bytes]], now: float
+    ) -> list[Verdict]:
         try:
             verdicts, changes = future.result()
         except NoSpace:
-            if self.database.is_at_page_limit:  # our own bound on the file: no fault of the disk
-                return [Verdict.FULL] * len(numbers)
-            raise
+            if not self.database.is_at_page_limit:
+                raise
+            verdicts, changes = self._store_in_full_file(rows, now)
         self._tell(changes)
         return verdicts
+
+    def _store_in_full_file(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> _Outcome:
+        """Store rows in the place of others: our own bound on the file came before the quota."""
+        used = self.used_bytes
+        try:
+            return self._submit_store(rows, now, used - min(used // 16, BATCH_BYTES_MAX)).result()
+        except NoSpace:
+            return [Verdict.FULL] * len(rows), []
 
     def _delete(self, condition: sa.ColumnElement[bool], limit: int | None = None) -> int:
         def work(connection: sa.Connection) -> tuple[int, list[Change]]:
@@ -231,8 +243,11 @@ class DatabaseKVPTable(KVPTable):
         self._tell(changes)
         return count
 
-    def _writer(self, connection: sa.Connection, now: float) -> RowWriter:
-        return RowWriter(self.database, connection, self.max_size, self._node_key, now)
+    def _writer(
+        self, connection: sa.Connection, now: float, max_size: int | None = None
+    ) -> RowWriter:
+        max_size = self.max_size if max_size is None else max_size
+        return RowWriter(self.database, connection, max_size, self._node_key, now)
 
     def _tell(self, changes: list[Change]) -> None:
         for kvpid, is_added in changes:
@@ -242,11 +257,21 @@ class DatabaseKVPTable(KVPTable):
         with self.database.read() as connection:
             return database_reads.ledger_of(connection)
 
-    def _drop_bad(self, record: KVPRecord) -> None:
-        _logger.warning("! bytes of %s no longer match their hashes: dropped", record.key)
-        self._delete(
-            sa.and_(_c.key == record.key, _c.sha1 == record.index, _c.blake3 == record.blake3)
-        )
+    def _drop_bad(self, record: KVPRecord) -> bool:
+        """Drop a row if its bytes are bad when the writer looks again; return whether it was."""
+        is_row = sa.and_(_c.key == record.key, _c.sha1 == record.index, _c.blake3 == record.blake3)
+
+        def work(connection: sa.Connection) -> tuple[int, list[Change]]:
+            if _value(connection, record) is not None:
+                return 0, []
+            writer = self._writer(connection, now=0)
+            return writer.delete(is_row), writer.changes
+
+        count, changes = self.database.write(work)
+        self._tell(changes)
+        if count:
+            _logger.warning("! bytes of %s no longer match their hashes: dropped", record.key)
+        return count > 0
 
     def _key_page(self, query: sa.Select[Any]) -> list[KVPID]:
         with self.database.read() as connection:

@@ -93,8 +93,11 @@ class Database:
         if self.path is not None:
             self._writer, self._readers = self._sqlite_engines(self.path)
         else:
-            self._writer = self._readers = sa.create_engine(
+            self._writer = sa.create_engine(
                 _postgres_url(str(url)), pool_size=READERS_MAX, pool_pre_ping=True
+            )
+            self._readers = self._writer.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
         try:
             self._migrate(migrations)
@@ -215,7 +218,7 @@ class Database:
         is_last = False
         while not is_last:
             batch, is_last = self._next_batch()
-            self._commit(batch)
+            self._commit([job for job in batch if job.future.set_running_or_notify_cancel()])
             self._checkpoint(is_idle=is_last)
 
     def _next_batch(self) -> tuple[list[_Job], bool]:

@@ -70,10 +70,13 @@ def rows_of_keys(
 Names = dict[str, Standing | bytes | str | tuple[str]]
 """What a name in ``totals`` sums up: a standing, a depositor, a group's keeps, its replicas."""
 
-_TOTALS = (
-    sa.select(totals)
-    .where(totals.c.name.in_(sa.bindparam("names", expanding=True)))
+_STANDING_NAMES: Names = {f"standing/{standing}": standing for standing in Standing}
+_TOTALS = sa.select(totals).where(totals.c.name.in_(sa.bindparam("names", expanding=True)))
+_LOCK = (
+    sa.select(totals.c.name)
+    .where(totals.c.name.in_(list(_STANDING_NAMES)))
     .order_by(totals.c.name)
+    .with_for_update()
 )
 
 
@@ -82,11 +85,13 @@ def ledger_of(
 ) -> admission.Ledger:
     """Return the sums by standing, and those of the depositors and groups of some rows.
 
-    With ``is_locked`` other processes wait for this transaction before they change them.
+    With ``is_locked`` other processes wait for this transaction before they change them. What is
+    read after waiting is what they left: PostgreSQL shows a statement the state at its own start.
     """
+    if is_locked:
+        connection.execute(_LOCK)
     ledger = admission.Ledger()
-    names: Names = {f"standing/{item}": item for item in Standing}
-    _load_sums(connection, ledger, names | _share_names(asking), is_locked)
+    _load_sums(connection, ledger, _STANDING_NAMES | _share_names(asking))
     return ledger
 
 
@@ -96,7 +101,7 @@ def load_shares(
     """Add the sums of the depositors and groups of more rows."""
     names = _share_names(rows)
     if names:
-        _load_sums(connection, ledger, names, is_locked=False)
+        _load_sums(connection, ledger, names)
 
 
 def _share_names(rows: Iterable[KVPRecord]) -> Names:
@@ -109,14 +114,8 @@ def _share_names(rows: Iterable[KVPRecord]) -> Names:
     return names
 
 
-def _load_sums(
-    connection: sa.Connection,
-    ledger: admission.Ledger,
-    names: Names,
-    is_locked: bool,
-) -> None:
-    query = _TOTALS.with_for_update() if is_locked else _TOTALS
-    for name, rows, cost in connection.execute(query, {"names": list(names)}):
+def _load_sums(connection: sa.Connection, ledger: admission.Ledger, names: Names) -> None:
+    for name, rows, cost in connection.execute(_TOTALS, {"names": list(names)}):
         match names[name]:
             case Standing() as standing:
                 ledger.rows[standing] = rows

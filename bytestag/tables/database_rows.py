@@ -249,7 +249,7 @@ class RowWriter:
 
     def _flush_ledger(self) -> None:
         now, loaded = self._ledger, self._loaded
-        deltas = [
+        deltas: list[dict[str, Any]] = [
             {
                 "name": f"standing/{standing}",
                 "rows": now.rows[standing] - loaded.rows[standing],
@@ -280,6 +280,10 @@ class RowWriter:
             ),
             deltas,
         )
+        lower = [delta["name"] for delta in deltas if not delta["rows"] and delta["cost"] < 0]
+        if lower:  # strangers' keys and networks must not fill the table when they are gone
+            is_empty = sa.and_(totals.c.rows == 0, totals.c.cost == 0)
+            self.connection.execute(sa.delete(totals).where(totals.c.name.in_(lower), is_empty))
         self._loaded = now.copy()
 
     def _to_row(self, record: KVPRecord) -> dict[str, object]:

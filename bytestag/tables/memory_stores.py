@@ -16,7 +16,7 @@ from bytestag import config
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID
 from bytestag.tables.due import LEASE_SECONDS, Due
-from bytestag.tables.providers import Provider, sample
+from bytestag.tables.providers import SEQ_MAX, Provider, sample
 
 PROVIDER_ROWS_MAX = 100_000
 KEYS_PER_PROVIDER_MAX = PROVIDER_ROWS_MAX // 10
@@ -104,7 +104,7 @@ class MemoryProviderTable:
         """Store a record in place of an older one; return how many of its keys are held now."""
         with self._lock:
             name = (provider_id, prefix)
-            if name in self._records and self._records[name][0] >= seq:
+            if seq > SEQ_MAX or (name in self._records and self._records[name][0] >= seq):
                 return 0
             self._forget(name)
             wanted = sorted(set(keys))

@@ -20,6 +20,7 @@ from bytestag.tables.schema import provider_keys, providers, totals
 _TOTAL = "provider_keys"
 ROWS_MAX = 1_000_000  # keys in all records: some 100 MB
 EXPIRE_ROWS = 1000
+SEQ_MAX = 2**63 - 1  # what a database's integer holds
 
 
 class Provider(NamedTuple):
@@ -68,10 +69,12 @@ class ProviderTable:
     ) -> int:
         """Store a record in place of an older one; return how many of its keys are held now.
 
-        A record that is not newer changes nothing and returns 0. Keys that have their providers,
-        or that no longer fit the table or the provider's part of it, are left out; what is past
-        its time makes room first.
+        A record that is not newer, or is above ``SEQ_MAX``, changes nothing and returns 0. Keys
+        that have their providers, or that no longer fit the table or the provider's part of it, are
+        left out; what is past its time makes room first.
         """
+        if seq > SEQ_MAX:
+            return 0
         wanted = sorted(set(keys))
 
         def work(connection: sa.Connection) -> int:

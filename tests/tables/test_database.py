@@ -18,11 +18,13 @@ import sqlalchemy as sa
 from bytestag.config import KIB, MIB
 from bytestag.errors import NoSpace, StorageError
 from bytestag.keys import KeyBytes
-from bytestag.tables.base import KVPTable, Standing, Verdict
+from bytestag.tables import database
+from bytestag.tables.base import KVPRecord, KVPTable, Standing, Verdict
 from bytestag.tables.database import DatabaseKVPTable
 from bytestag.tables.database_engine import Database
+from bytestag.tables.database_rows import RowWriter
 from bytestag.tables.memory import MemoryKVPTable
-from tests.tables.helpers import NOW, kept, key_of, numbered, row
+from tests.tables.helpers import NOW, TTL, kept, key_of, numbered, row
 
 WRITER = """
 import sys
@@ -322,3 +324,103 @@ def test_a_renewal_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
     assert [sql for sql in statements if sql.startswith("UPDATE records")]
     assert not [sql for sql in statements if "blobs" in sql]
     table.close()
+
+
+def test_what_goes_between_two_looks_of_verify_was_not_bad(path: Path, monkeypatch) -> None:
+    table = DatabaseKVPTable(path)
+    rows = [row(value, ttl=100 + n) for n, value in enumerate(numbered(3))]
+    table.store_many(rows, NOW)
+    real = database._value
+
+    def expire_first(connection: sa.Connection, record: KVPRecord) -> bytes | None:
+        monkeypatch.undo()
+        table.expire(NOW + 101)
+        return real(connection, dataclasses.replace(record, blake3=b"gone"))
+
+    monkeypatch.setattr(database, "_value", expire_first)
+    assert table.verify() == []
+    assert len(table) == 1
+    table.close()
+
+
+def test_a_row_that_came_again_meanwhile_is_not_dropped(path: Path, monkeypatch) -> None:
+    table = DatabaseKVPTable(path)
+    record, value = row(b"123")
+    table.store(record, value, NOW)
+
+    def bad_once(_connection: sa.Connection, _record: KVPRecord) -> None:
+        monkeypatch.undo()
+
+    monkeypatch.setattr(database, "_value", bad_once)
+    with pytest.raises(KeyError):
+        table.read(record.kvpid)
+    assert table.read(record.kvpid) == value
+    table.close()
+
+
+def test_a_full_file_makes_room_for_what_goes_before(path: Path) -> None:
+    table = DatabaseKVPTable(Database(path, file_bytes_max=4 * MIB), 8 * MIB)
+    size = 12_500  # takes two pages of 8 KiB
+    copies = [row(random.Random(n).randbytes(size), standing=Standing.CACHED) for n in range(400)]
+    verdicts = [table.store(*copy, NOW) for copy in copies]
+    assert verdicts[0] is Verdict.ACCEPTED
+    assert verdicts[-1] is Verdict.FULL
+    assert table.used_bytes < 6 * MIB
+    for number in range(100):
+        value = random.Random(1000 + number).randbytes(size)
+        assert table.store(*kept(value, b"%d" % number), NOW) is Verdict.ACCEPTED
+    assert table.kept_bytes == 100 * (512 + size)
+    assert table.used_bytes == sum(
+        record.cost for kvpid in table for record in table.records_by_key(kvpid.key)
+    )
+    table.database.close()
+
+
+def test_sums_of_those_who_left_are_not_kept(path: Path) -> None:
+    table = DatabaseKVPTable(path, MIB)
+    rows = [kept(value, b"%d" % n, group=f"{n}") for n, value in enumerate(numbered(20))]
+    rows += [row(b"r%d" % n, group=f"{n}") for n in range(20)]
+    table.store_many(rows, NOW)
+    table.expire(NOW + TTL)
+    with table.database.read() as connection:
+        names = connection.exec_driver_sql("SELECT name FROM totals ORDER BY name").scalars().all()
+    assert names == [f"standing/{standing}" for standing in Standing]
+    table.store_many(rows, NOW)
+    assert table.kept_bytes == 20 * (512 + 16)
+    table.close()
+
+
+@pytest.mark.postgres
+def test_a_node_that_waited_for_another_sees_what_that_one_kept(postgres_url: str) -> None:
+    cost = 512 + 16
+    first, second = (DatabaseKVPTable(postgres_url, 16 * cost) for _ in range(2))
+    values = iter(numbered(20))
+    for number in range(8):
+        first.store(*kept(next(values), b"%d" % number), NOW)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def keep_and_wait(connection: sa.Connection) -> list[Verdict]:
+        writer = RowWriter(first.database, connection, 16 * cost, KeyBytes(bytes(20)), NOW)
+        verdicts = writer.store([kept(next(values), b"greedy") for _ in range(2)])
+        entered.set()
+        go_on.wait(10)
+        return verdicts
+
+    holding = first.database.submit(keep_and_wait)
+    entered.wait(10)
+    verdicts: list[Verdict] = []
+    waiting = threading.Thread(
+        target=lambda: verdicts.append(second.store(*kept(b"w" * 16, b"greedy"), NOW))
+    )
+    waiting.start()
+    is_waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    found = 0
+    while not found:
+        with first.database.read() as connection:
+            found = connection.exec_driver_sql(is_waiting).scalar_one()
+    go_on.set()
+    assert holding.result(10) == [Verdict.ACCEPTED] * 2
+    waiting.join(10)
+    assert verdicts == [Verdict.FULL]
+    for table in (first, second):
+        table.close()

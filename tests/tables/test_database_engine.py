@@ -191,3 +191,36 @@ def test_the_log_is_cut_when_the_database_closes(tmp_path: Path) -> None:
     database.write(lambda connection: connection.exec_driver_sql("DELETE FROM state"))
     database.close()
     assert os.listdir(tmp_path) == ["a.db"]
+
+
+@pytest.mark.postgres
+def test_readers_on_postgres_see_one_state_and_cannot_write(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    insert = sa.insert(schema.state).values(name="a", value=b"")
+    count = sa.select(sa.func.count()).select_from(schema.state)
+    with database.read() as connection:
+        assert connection.execute(count).scalar() == 0
+        database.write(lambda writer: writer.execute(insert))
+        assert connection.execute(count).scalar() == 0
+    with database.read() as connection:
+        assert connection.execute(count).scalar() == 1
+    with pytest.raises(StorageError), database.read() as connection:
+        connection.exec_driver_sql("DELETE FROM state")
+    database.close()
+
+
+def test_a_cancelled_write_is_not_done_and_the_writer_goes_on(database: Database) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold_the_writer(_connection: sa.Connection) -> None:
+        entered.set()
+        go_on.wait(10)
+
+    done: list[sa.Connection] = []
+    database.submit(hold_the_writer)
+    entered.wait(10)
+    cancelled = database.submit(done.append)
+    assert cancelled.cancel()
+    go_on.set()
+    assert database.submit(lambda _connection: 1).result(10) == 1
+    assert done == []

@@ -149,3 +149,9 @@ def test_a_key_named_twice_counts_once(make_table: MakeTable) -> None:
     table = make_table()
     assert table.put([A, A], b"node", b"", 1, 10, b"") == 1
     assert len(table) == 1
+
+
+def test_a_number_that_no_database_can_hold_is_not_newer(make_table: MakeTable) -> None:
+    table = make_table()
+    assert table.put([A], b"node", b"", 2**64 - 1, 100, b"") == 0
+    assert table.put([A], b"node", b"", 2**63 - 1, 100, b"") == 1
