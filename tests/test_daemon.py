@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 from pathlib import Path
@@ -10,7 +11,7 @@ from bytestag.daemon.keyfiles import has_work, load_identity, own_identity
 from bytestag.daemon.locking import locked
 from bytestag.daemon.nodes import default_cache_bytes, open_node
 from bytestag.daemon.settings import NodeSettings, client_host, is_loopback, network_config
-from bytestag.errors import NotPermitted, StateInUse, UsageError
+from bytestag.errors import NotPermitted, StateInUse, StorageError, UsageError
 from bytestag.events.runtime import system_runtime
 from bytestag.uri import Link
 
@@ -54,6 +55,15 @@ def test_a_state_directory_is_for_one_process_at_a_time(tmp_path):
             pass
         assert "--state-dir" in caught.value.hint
     with locked(tmp_path / "state"):
+        pass
+
+
+def test_a_file_system_that_cannot_lock_is_said_to_be_so(tmp_path, monkeypatch):
+    def flock(*_arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(StorageError, match="No locks available"), locked(tmp_path / "state"):
         pass
 
 
@@ -112,6 +122,11 @@ def test_a_network_with_work_gets_a_key_of_its_own(tmp_path):
     assert own_identity(tmp_path, "identity.key", 0).node_id == secret.node_id
 
 
+def test_a_key_half_written_by_a_killed_process_is_no_obstacle(tmp_path):
+    (tmp_path / f"identity.key.{os.getpid()}.part").write_bytes(b"half")
+    load_identity(tmp_path / "identity.key", 0)
+
+
 # --- Nodes ---------------------------------------------------------------------------------------
 
 
@@ -156,6 +171,24 @@ def test_a_node_keeps_its_identity_and_its_port(tmp_path, run):
 def test_a_cache_of_no_bytes_makes_no_donor(tmp_path, run):
     settings = NodeSettings(host="127.0.0.1", state_directory=tmp_path, cache_bytes=0)
     assert not run(status_of(settings))["is_donor"]
+
+
+@pytest.mark.parametrize("cache", ["postgresql-data", "~nobody-of-that-name"])
+def test_a_cache_is_a_directory_unless_it_is_a_url(tmp_path, run, monkeypatch, cache):
+    monkeypatch.chdir(tmp_path)
+    settings = NodeSettings(
+        host="127.0.0.1", state_directory=tmp_path / "s", cache=cache, cache_bytes=2**20
+    )
+    assert run(status_of(settings))["is_donor"]
+    assert (tmp_path / cache).is_dir()
+
+
+def test_a_cache_of_an_unknown_kind_is_a_usage_error(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = NodeSettings(host="127.0.0.1", state_directory=tmp_path, cache="mysql://u:secret@h")
+    with pytest.raises(UsageError) as caught:
+        run(status_of(settings))
+    assert "secret" not in caught.value.message
 
 
 def test_the_node_of_share_is_no_donor_and_leaves_the_cache_alone(tmp_path, run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,9 +86,8 @@ def _read_secret(path: Path) -> bytes | None:
 
 def _write_secret(path: Path, secret: bytes) -> None:
     """Write a new file as a whole; leave one that somebody else made meanwhile."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd, part = tempfile.mkstemp(".part", f"{path.name}.", path.parent)  # of mode 0600
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(secret)

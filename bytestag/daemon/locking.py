@@ -21,24 +21,27 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(f"cannot open {str(path)!r}: {error.strerror}") from error
     try:
-        if not _try_lock(fd):
-            raise StateInUse(
-                f"another node runs on {str(directory)!r}",
-                hint="stop it, or give this one a --state-dir of its own",
-            )
+        _lock(fd, directory)
         yield
     finally:
         os.close(fd)
 
 
-def _try_lock(fd: int) -> bool:
-    """Lock an open file until it is closed; return False if somebody else has it."""
+def _lock(fd: int, directory: Path) -> None:
+    """Lock an open file until it is closed."""
     try:
         import fcntl
     except ImportError:
-        return True  # no flock here: the database's own locks are left
+        return  # no flock here: the database's own locks are left
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    except BlockingIOError:
+        raise StateInUse(
+            f"another node runs on {str(directory)!r}",
+            hint="stop it, or give this one a --state-dir of its own",
+        ) from None
+    except OSError as error:
+        raise StorageError(
+            f"cannot lock {str(directory)!r}: {error.strerror}",
+            hint="give a --state-dir on a disk of this machine",
+        ) from error

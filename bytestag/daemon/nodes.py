@@ -24,7 +24,7 @@ from bytestag.daemon.keyfiles import (
 from bytestag.daemon.locking import locked
 from bytestag.daemon.settings import ANY_HOST, NodeSettings, client_host, network_config
 from bytestag.dht.network import resolve
-from bytestag.errors import BytestagError, StorageError, Unreachable
+from bytestag.errors import BytestagError, StorageError, Unreachable, UsageError
 from bytestag.events.runtime import Runtime
 from bytestag.tables.stores import memory_stores, open_stores
 from bytestag.uri import Link
@@ -55,7 +55,9 @@ async def open_node(
     settings_config = network_config(settings.network, host)
     state = settings.state
     with locked(state):
-        identity = _node_identity(settings, settings_config.id_pow_bits, note)
+        identity = await runtime.offload(
+            _node_identity, settings, settings_config.id_pow_bits, note
+        )
         cache, cache_bytes = _cache(settings, is_donor=is_donor)
         node_config = settings_config.replace(cache_bytes=cache_bytes)
         address = await resolve(host, settings.port)
@@ -84,12 +86,17 @@ def _node_identity(settings: NodeSettings, pow_bits: int, note: Note) -> Identit
 def _cache(settings: NodeSettings, *, is_donor: bool) -> tuple[str | Path, int]:
     if not is_donor:
         return settings.state / "share-cache", 0
-    if settings.cache.startswith("postgresql"):
+    if "://" in settings.cache:
+        if not settings.cache.startswith("postgresql"):
+            raise UsageError(
+                f"a cache is no {settings.cache.partition(':')[0]} URL",
+                hint="give a directory, or postgresql://…",
+            )
         return settings.cache, CACHE_BYTES_MAX if settings.cache_bytes is None else (
             settings.cache_bytes
         )
     if settings.cache:
-        directory = Path(settings.cache).expanduser()
+        directory = Path(os.path.expanduser(settings.cache))
     elif settings.state_directory is not None:
         directory = settings.state / "cache"
     else:
