@@ -30,7 +30,10 @@ class Door:
 
     @classmethod
     def find(cls, state_directory: Path | None) -> Door | None:
-        """Return the door of the node that runs on a state directory, if there is one."""
+        """Return the door of the node that runs on a state directory, if there is one.
+
+        Raises NotPermitted if somebody else could have opened it.
+        """
         where = door_place(state_directory)
         door = cls(where)
         try:
@@ -40,6 +43,7 @@ class Door:
             door.connect(CONNECT_SECONDS).close()
         except (OSError, ValueError, KeyError):
             return None
+        place.check_directory(where.directory)
         return door
 
     def connect(self, timeout: float | None) -> socket.socket:

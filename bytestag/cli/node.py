@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     ),
     *NETWORK,
     *PUBLISHING,
-    log_level="info",
+    log_verbose=1,
 )
 def node(output: Output, **values: Any) -> int:
     from bytestag.cli.options import node_settings

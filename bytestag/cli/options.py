@@ -30,11 +30,11 @@ Decorator = Callable[[Any], Any]
 
 
 def command(
-    help_text: str, *decorators: Decorator, log_level: str | None = None
+    help_text: str, *decorators: Decorator, log_verbose: int = 0
 ) -> Callable[[Function], click.Command]:
     """Make a command of a function that takes an :class:`Output` and returns the exit code.
 
-    ``log_level`` is what it logs unless told.
+    ``log_verbose`` is how much it logs unless told, as a number of ``-v``.
     """
 
     def decorate(function: Function) -> click.Command:
@@ -46,9 +46,10 @@ def command(
             if chosen is not None:
                 chosen.output = output
             configure_logging(
-                values.pop("log_level", None) or log_level,
+                values.pop("log_level", None),
                 values.pop("log_filename", None),
-                verbose,
+                verbose=max(verbose, log_verbose),
+                is_quiet=bool(quiet),
             )
             try:
                 return function(output, **values)
@@ -123,12 +124,16 @@ def known_keys() -> set[str]:
 # --- Logging -------------------------------------------------------------------------------------
 
 
-def configure_logging(level: str | None, filename: str | None, verbose: int) -> None:
+def configure_logging(
+    level: str | None, filename: str | None, *, verbose: int, is_quiet: bool
+) -> None:
     """Send the log to standard error or to a file. The one place that configures logging."""
     import logging
 
     if level is None:
         level = ("warning", "info", "debug")[min(verbose, 2)]
+        if is_quiet and not filename:
+            level = "critical"
     handler: logging.Handler
     if filename:
         try:

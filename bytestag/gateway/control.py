@@ -109,7 +109,7 @@ class ControlDoor:
 
     def _open_unix(self) -> socket.socket:
         path = self._place.socket_path
-        check_directory(self._place.directory)
+        place.check_directory(basedir.ensure(self._place.directory))
         _remove_stale(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -126,7 +126,7 @@ class ControlDoor:
         return sock
 
     def _open_loopback(self) -> socket.socket:
-        check_directory(self._place.directory)
+        place.check_directory(basedir.ensure(self._place.directory))
         sock = socket.create_server(("127.0.0.1", 0), backlog=64)
         sock.setblocking(False)
         port = sock.getsockname()[1]
@@ -248,19 +248,6 @@ def peer_uid(request: web.Request) -> int | None:
     sock = request.transport.get_extra_info("socket")
     uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _UCRED.size))[1]
     return uid
-
-
-def check_directory(directory: Path) -> None:
-    """Make the door's directory; refuse one that others may enter. Raises NotPermitted."""
-    basedir.ensure(directory)
-    status = directory.stat()
-    if os.name == "posix" and (
-        status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077
-    ):
-        raise NotPermitted(
-            f"others may enter {str(directory)!r}, where the control socket is",
-            hint=f"chmod 700 {directory}",
-        )
 
 
 def _remove_stale(path: Path) -> None:

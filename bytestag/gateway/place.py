@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bytestag import basedir
-from bytestag.errors import StorageError
+from bytestag.errors import NotPermitted, StorageError
 
 SOCKET_NAME, TOKEN_NAME = "control.sock", "control.json"
 SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107  # of sun_path, less the zero
@@ -43,6 +44,18 @@ def door_place(state_directory: Path | None) -> DoorPlace:
     if state_directory is None:
         return DoorPlace(basedir.runtime_dir())
     return DoorPlace(state_directory.expanduser().absolute() / "run")
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse a door's directory that is not the user's own. Raises NotPermitted."""
+    status = directory.stat()
+    if os.name == "posix" and (
+        status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077
+    ):
+        raise NotPermitted(
+            f"others may enter {str(directory)!r}, where the control socket is",
+            hint=f"chmod 700 {directory}",
+        )
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -296,6 +297,30 @@ def test_every_option_and_exit_code_stands_on_the_page():
                     assert f"``{flag}" in page, f"{name} {flag}"
     for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130):
         assert re.search(rf"^{code} +\w", page, re.MULTILINE), code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "level"),
+    [
+        ((), "WARNING"),
+        (("-v",), "INFO"),
+        (("-vv",), "DEBUG"),
+        (("-q",), "CRITICAL"),
+        (("-q", "--log-level", "info"), "INFO"),
+        (("-q", "--log-filename", "log"), "WARNING"),
+    ],
+)
+def test_quiet_and_verbose_govern_the_log(invoke, monkeypatch, tmp_path, arguments, level):
+    monkeypatch.chdir(tmp_path)
+    invoke("find", "x", *arguments)
+    assert logging.getLevelName(logging.getLogger("bytestag").level) == level
+
+
+def test_a_node_logs_more_and_can_be_told_to_log_all(invoke, monkeypatch):
+    monkeypatch.setattr("bytestag.cli.running.run", lambda _main: 0)
+    for arguments, level in (((), logging.INFO), (("-vv",), logging.DEBUG)):
+        assert invoke("node", *arguments).exit_code == 0
+        assert logging.getLogger("bytestag").level == level
 
 
 @pytest.mark.slow

@@ -12,8 +12,7 @@ import pytest
 from bytestag.cli.door import Door
 from bytestag.errors import BytestagError, NotPermitted, StateInUse, StorageError
 from bytestag.gateway import control, place
-from bytestag.gateway.control import check_directory
-from bytestag.gateway.place import door_place
+from bytestag.gateway.place import check_directory, door_place
 from bytestag.gateway.sharing import ShareOrder
 
 
@@ -73,6 +72,15 @@ def test_a_directory_that_others_may_enter_is_refused(tmp_path):
     with pytest.raises(NotPermitted) as caught:
         check_directory(tmp_path)
     assert caught.value.hint == f"chmod 700 {tmp_path}"
+
+
+def test_a_command_refuses_a_door_that_somebody_else_could_have_opened(opened, tmp_path):
+    async def check(_node):
+        (tmp_path / "node" / "run").chmod(0o770)
+        with pytest.raises(NotPermitted):
+            Door.find(tmp_path / "node")
+
+    opened(check)
 
 
 def test_without_unix_sockets_a_token_opens_a_loopback_port(opened, tmp_path):
