@@ -66,6 +66,7 @@ class Shortlist:
         self._distances: list[int] = []  # of the candidates, in their order
         self._by_id: dict[bytes, _Candidate] = {}
         self._failed: set[bytes] = set()
+        self._is_any_late = False
 
     # --- Getters ---------------------------------------------------------------------------------
 
@@ -90,6 +91,10 @@ class Shortlist:
         answered = [c.contact for c in self._candidates if c.state is State.ANSWERED]
         return answered[: self._k]
 
+    def known(self) -> list[Contact]:
+        """Return the k closest contacts that have not failed, asked or not, closest first."""
+        return [candidate.contact for candidate in self._candidates[: self._k]]
+
     @property
     def is_finished(self) -> bool:
         """Whether enough of the closest have answered, or only ones too slow are left."""
@@ -104,11 +109,13 @@ class Shortlist:
                 is_any_left = True
             else:
                 return False
-        is_any_left |= any(c.state is State.LATE for c in self._candidates)
+        is_any_left |= self._is_any_late and any(c.state is State.LATE for c in self._candidates)
         return answered > 0 or not is_any_left
 
     def _nearest(self) -> list[_Candidate]:
         """The k closest that the walk waits for: those that are late hold no place among them."""
+        if not self._is_any_late:
+            return self._candidates[: self._k]
         waited_for = (c for c in self._candidates if c.state is not State.LATE)
         return list(islice(waited_for, self._k))
 
@@ -168,6 +175,7 @@ class Shortlist:
         candidate = self._by_id.get(contact.id)
         if candidate is not None and candidate.state is State.SLOW:
             candidate.state = State.LATE
+            self._is_any_late = True
 
     def receive_failure(self, contact: Contact) -> None:
         """A contact did not answer at all, or wrongly."""

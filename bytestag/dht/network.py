@@ -29,6 +29,7 @@ PROVIDERS_TRIED_MAX = 8
 JOIN_ROUNDS = 4
 JOIN_PAUSE_SECONDS = 0.25
 REFRESHED_BUCKETS_MAX = 24
+REFRESH_ALPHA = 3  # nobody waits for a refresh: fewer at once take fewer requests
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class DHTNetwork(Server):
             for bucket in lonely[:REFRESHED_BUCKETS_MAX]
         ]
         for target in targets:
-            await self.lookup(target, is_thorough=False)
+            await self.lookup(target, is_thorough=False, alpha=REFRESH_ALPHA)
         return len(targets)
 
     # --- Looking up ------------------------------------------------------------------------------
@@ -122,11 +123,19 @@ class DHTNetwork(Server):
         method: str = "bt_find_node",
         is_thorough: bool = True,
         on_answer: Callable[[Answer], bool] | None = None,
+        seeds: Iterable[Contact] = (),
+        alpha: int = ALPHA,
     ) -> LookupOutcome:
         """Walk towards a key, for 20 s at most. ``on_answer`` returns True to end it early."""
         self.protocol.router.touch(target, self.runtime.monotonic())
         walk = Walk(
-            self.protocol, target, method=method, is_thorough=is_thorough, on_answer=on_answer
+            self.protocol,
+            target,
+            method=method,
+            is_thorough=is_thorough,
+            on_answer=on_answer,
+            seeds=seeds,
+            alpha=alpha,
         )
         return await walk.run(self.config.lookup_seconds)
 

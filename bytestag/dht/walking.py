@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from bytestag.config import K
+from bytestag.config import ALPHA, K
 from bytestag.dht.lookup import Shortlist
 from bytestag.dht.protocol import Answer, Protocol
 from bytestag.dht.routing import Contact
@@ -24,12 +24,14 @@ class LookupOutcome:
     contacts: list[Contact]
     asked: int
     answered: int
+    known: list[Contact]
+    """The k closest that anybody named and that did not fail, asked or not."""
     is_complete: bool
     """Whether fewer than k nodes answered, so that these are all there are."""
 
 
 class Walk:
-    """One look-up. ``on_answer`` returns True to end it early."""
+    """One look-up, from ``seeds`` and our table. ``on_answer`` returns True to end it early."""
 
     def __init__(
         self,
@@ -38,7 +40,9 @@ class Walk:
         *,
         method: str,
         is_thorough: bool,
-        on_answer: Callable[[Answer], bool] | None,
+        on_answer: Callable[[Answer], bool] | None = None,
+        seeds: Iterable[Contact] = (),
+        alpha: int = ALPHA,
     ) -> None:
         self._protocol = protocol
         self._target = target
@@ -46,8 +50,9 @@ class Walk:
         self._is_thorough = is_thorough
         self._on_answer = on_answer
         self._shortlist = Shortlist(
-            target, is_thorough=is_thorough, exclude=protocol.identity.node_id
+            target, alpha=alpha, is_thorough=is_thorough, exclude=protocol.identity.node_id
         )
+        self._shortlist.add(seeds)
         self._shortlist.add(protocol.router.closest(target, K))
         self._has_enough = False
         self._calls: dict[bytes, Call] = {}
@@ -69,7 +74,11 @@ class Walk:
         contacts = shortlist.closest()
         is_whole = self._is_thorough and not (is_over or shortlist.has_unanswered)
         return LookupOutcome(
-            contacts, shortlist.asked, shortlist.answered, is_whole and len(contacts) < K
+            contacts,
+            shortlist.asked,
+            shortlist.answered,
+            shortlist.known(),
+            is_whole and len(contacts) < K,
         )
 
     def _go_on(self) -> None:

@@ -1,5 +1,7 @@
 """What one look-up tells about its neighbourhood is true for every key of it."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +93,32 @@ def test_the_map_is_bounded():
         base = number << 140
         regions.learn(key(base), [contact(base), contact(base + 3)], is_complete=False)
     assert len(regions._regions) == REGIONS_MAX
+
+
+def sweep(nodes, keys, count, k=20):
+    """Ask for the closest of each key as a job does; return the answers and the look-ups made."""
+    regions, look_ups, answers = RegionMap(), 0, []
+    for number in keys:
+        while (found := regions.closest(key(number), count, lambda c: True)) is None:
+            target = int.from_bytes(regions.gap(key(number)), "big")
+            contacts, is_complete = look_up(nodes, target, k)
+            look_ups += 1
+            assert regions.learn(key(target), contacts, is_complete=is_complete)
+        answers.append([c.long_id for c in found[:count]])
+    return answers, look_ups
+
+
+def test_keys_in_order_cost_a_look_up_a_region_and_every_answer_is_exact():
+    rng = random.Random(1)
+    nodes = [rng.getrandbits(160) for _ in range(2000)]
+    keys = sorted(rng.getrandbits(160) for _ in range(3000))
+    answers, look_ups = sweep(nodes, keys, 20)
+    for number, answer in zip(keys[::50], answers[::50], strict=True):
+        assert answer == closest(nodes, number)[:20]
+    assert look_ups < 2000 / 20 * 2.2
+
+
+@given(st.sets(IDS, min_size=1, max_size=200), st.lists(IDS, min_size=1), st.integers(1, 20))
+def test_in_any_order_every_answer_is_exact_too(nodes, keys, count):
+    answers, _ = sweep(nodes, keys, count)
+    assert answers == [closest(nodes, number)[:count] for number in keys]
