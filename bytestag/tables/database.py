@@ -65,6 +65,8 @@ class DatabaseKVPTable(KVPTable):
         self.database = database if isinstance(database, Database) else _open(database, max_size)
         if self.database.is_sqlite:
             self.database.write(self._adopt_node_key)
+        if self._is_owner:
+            self._keep_to_quota()
 
     # --- Size ------------------------------------------------------------------------------------
 
@@ -277,6 +279,13 @@ class DatabaseKVPTable(KVPTable):
         with self.database.read() as connection:
             rows = connection.execute(query).all()
         return [KVPID(KeyBytes(key), KeyBytes(sha1)) for key, sha1 in rows]
+
+    def _keep_to_quota(self) -> None:
+        """Evict what a smaller quota leaves no room for, but for what is kept."""
+        now = self.clock() if self.clock else 0
+        while self.database.write(lambda connection: self._writer(connection, now).trim()):
+            pass
+        self.database.give_back()
 
     def _adopt_node_key(self, connection: sa.Connection) -> None:
         """Recompute the distances if the node's identity changed."""

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bytestag.config import KIB, MIB
 from bytestag.errors import NoSpace, StorageError
-from bytestag.tables import schema
+from bytestag.tables import database_file, schema
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
@@ -159,6 +159,13 @@ class Database:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         return bool(pages + free_bytes >= self._pages_max)
 
+    def give_back(self) -> None:
+        """Give the disk the free pages that a smaller ``file_bytes_max`` leaves no room for."""
+        pages_max = self._pages_max
+        if pages_max is not None:
+            while self.write(lambda _: database_file.vacuum(self._driver_connection(), pages_max)):
+                pass
+
     def quick_check(self) -> list[str]:
         """Return what SQLite finds wrong with its file; PostgreSQL looks after itself."""
         if not self.is_sqlite:
@@ -172,6 +179,7 @@ class Database:
 
     def _sqlite_engines(self, path: Path) -> tuple[sa.Engine, sa.Engine]:
         path.parent.mkdir(parents=True, exist_ok=True)
+        database_file.set_aside_if_broken(path)
         writer = sa.create_engine(
             "sqlite://", creator=_opener(path, "rwc"), poolclass=sa.StaticPool
         )

@@ -69,6 +69,17 @@ class RowWriter:
         self._flush()
         return count
 
+    def trim(self) -> int:
+        """Evict some rows if the quota is exceeded; return how many."""
+        self._load(())
+        count = 0
+        for row in self._evictable(Standing.KEPT):
+            if self.max_size is None or self._ledger.used <= self.max_size:
+                break
+            count += self._delete([row])
+        self._flush()
+        return count
+
     # --- One row after the other -----------------------------------------------------------------
 
     def _load(self, asking: Iterable[KVPRecord]) -> None:
@@ -165,13 +176,18 @@ class RowWriter:
     def _find_victims(self, newcomer: Standing) -> None:
         self._flush()
         self._victims_for = newcomer
+        self._victims = self._evictable(newcomer)
+        assert self._victims, "judged evictable, but nothing is"
+
+    def _evictable(self, newcomer: Standing) -> list[Any]:
+        """Return those who go first for a newcomer."""
         for condition in _eviction_classes(newcomer, self.now):
             query = sa.select(*COLUMNS, _c.id).where(condition)
             query = query.order_by(_c.distance.desc(), _c.id).limit(EVICT_PAGE_ROWS)
-            self._victims = list(self.connection.execute(query).all())
-            if self._victims:
-                return
-        raise AssertionError("judged evictable, but nothing is")
+            victims = list(self.connection.execute(query).all())
+            if victims:
+                return victims
+        return []
 
     def _delete(self, rows: Iterable[Any]) -> int:
         count = 0

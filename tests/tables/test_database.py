@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -424,3 +425,74 @@ def test_a_node_that_waited_for_another_sees_what_that_one_kept(postgres_url: st
     assert verdicts == [Verdict.FULL]
     for table in (first, second):
         table.close()
+
+
+@pytest.mark.slow
+def test_a_smaller_quota_gives_the_disk_its_room_back(path: Path) -> None:
+    table = DatabaseKVPTable(path, 64 * MIB, node_key=KeyBytes(bytes(20)))
+    safe = [kept(random.Random(n).randbytes(256 * KIB), b"%d" % n) for n in range(8)]
+    table.store_many(safe, NOW)
+    rows = [
+        row(random.Random(n).randbytes(256 * KIB), standing=Standing(n % 2)) for n in range(99, 250)
+    ]
+    table.store_many(rows, NOW)
+    table.close()
+    before = _files_bytes(path)
+    table = DatabaseKVPTable(path, 4 * MIB, clock=lambda: NOW)
+    assert 3 * MIB < table.used_bytes <= 4 * MIB
+    assert [table.read(record.kvpid) for record, _ in safe] == [value for _, value in safe]
+    assert table.store(*kept(random.Random(999).randbytes(400 * KIB)), NOW) is Verdict.ACCEPTED
+    assert table.database.quick_check() == []
+    table.close()
+    assert _files_bytes(path) <= 17 * MIB < before
+    table = DatabaseKVPTable(path, 0, clock=lambda: NOW)
+    assert table.used_bytes == table.kept_bytes > 0
+    table.close()
+
+
+def _leave_open(path: Path, crashed: Path) -> KVPRecord:
+    """Make the files of a process that ended at once."""
+    table = DatabaseKVPTable(path)
+    table.store_many([row(value, timestamp=NOW + 1) for value in numbered(400, 200)], NOW)
+    table.close()
+    table = DatabaseKVPTable(path)
+    record, value = row(b"last")
+    table.store(record, value, NOW)
+    for suffix in ("", "-wal"):
+        shutil.copy(str(path) + suffix, str(crashed) + suffix)
+    table.close()
+    return record
+
+
+def test_a_file_that_was_not_closed_is_checked_and_goes_on(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    crashed = path.with_name("crashed.db")
+    record = _leave_open(path, crashed)
+    assert caplog.messages == []
+    table = DatabaseKVPTable(crashed)
+    assert caplog.messages == [f"= {crashed} was not closed: checking it"]
+    assert table.read(record.kvpid) == b"last"
+    assert len(table) == 401
+    table.close()
+
+
+def test_a_file_that_broke_when_it_was_not_closed_is_set_aside(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    crashed = path.with_name("crashed.db")
+    _leave_open(path, crashed)
+    with crashed.open("r+b") as file:
+        file.seek(20 * 8 * KIB)
+        file.write(b"\xff" * 8 * KIB)
+    broken = crashed.stat().st_size
+    table = DatabaseKVPTable(crashed)
+    assert len(table) == 0
+    assert table.store(*row(b"new"), NOW) is Verdict.ACCEPTED
+    table.close()
+    aside = path.with_name("crashed.db.bad")
+    assert aside.stat().st_size >= broken
+    (line,) = caplog.messages
+    assert line.startswith(f"! {crashed} is broken (")
+    assert line.endswith(f"it is now {aside}, and a new one begins empty")
