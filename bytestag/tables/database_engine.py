@@ -85,7 +85,9 @@ class Database:
     ) -> None:
         self.path = _sqlite_path(url)
         self.is_sqlite = self.path is not None
-        self._pages_max = None if file_bytes_max is None else max(16, file_bytes_max // PAGE_BYTES)
+        self._pages_max: int | None = None
+        if file_bytes_max is not None and self.is_sqlite:
+            self._pages_max = max(16, file_bytes_max // PAGE_BYTES)
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._held_over: _Job | None = None
         self._lock = threading.Lock()

@@ -224,3 +224,11 @@ def test_a_cancelled_write_is_not_done_and_the_writer_goes_on(database: Database
     go_on.set()
     assert database.submit(lambda _connection: 1).result(10) == 1
     assert done == []
+
+
+@pytest.mark.postgres
+def test_postgres_has_no_bound_on_a_file(postgres_url: str) -> None:
+    database = Database(postgres_url, file_bytes_max=MIB)
+    assert not database.is_at_page_limit
+    database.give_back()
+    database.close()
