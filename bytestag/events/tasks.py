@@ -91,6 +91,8 @@ class Task(Generic[R]):
             self._finish(TaskStopped(f"{self!r}: its parent is closing"))
             return self
         self._task.add_done_callback(self._on_done)
+        if self._is_stopping:  # by another thread, before there was anything to cancel
+            self._task.cancel()
         return self
 
     def stop(self) -> None:

@@ -90,7 +90,7 @@ def _problem(name: str) -> str | None:
         return "has a path separator in it"
     if _CONTROLS.search(name):
         return "has a control character in it"
-    if name.endswith(INCOMPLETE_SUFFIX):
+    if fold(name).endswith(INCOMPLETE_SUFFIX):
         return "is kept for files that are not whole"
     if name[-1] in " .":
         return "ends in a dot or space"

@@ -257,3 +257,28 @@ def test_a_task_of_one_loop_can_be_awaited_in_another() -> None:
 
     assert asyncio.run(main()) == "through"
     reactor.stop()
+
+
+def test_a_task_stopped_by_another_thread_while_it_starts_does_not_run() -> None:
+    ran: list[int] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        ran.append(1)
+
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+
+            class Stopping:
+                def create_task(self, coro: Any, *, name: str | None = None) -> asyncio.Task[Any]:
+                    stopper = threading.Thread(target=task.stop)
+                    stopper.start()
+                    stopper.join()
+                    return group.create_task(coro, name=name)
+
+            task = Task.wrap(work)
+            task.start(Stopping())
+        assert isinstance(task.error, TaskStopped)
+        assert ran == []
+
+    asyncio.run(scenario())

@@ -38,7 +38,8 @@ def test_ordinary_names_are_safe(name: str) -> None:
         "", ".", "..", "a/b", "/", "a\\b", "\0", "a\nb", "\x1b[2J", "\x7f", "\x85", "\u202egnp.exe",
         "a\u2066b", "\u200fa", "a\u061cb", "a.", "a ", "...", " ", "con", "CON", "nul.txt",
         "Com1", "lpt9.tar.gz", "com¹", "aux .txt", "conin$", "prn:", "x" * 256, "ü" * 128,
-        unicodedata.normalize("NFD", "ü"), "\ud800",
+        unicodedata.normalize("NFD", "ü"), "\ud800", "a.Bytestag-INCOMPLETE",
+        "a.byte\u017ftag-incomplete",
     ],
     ids=ascii,
 )  # fmt: skip
