@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class DatabaseKVPTable(KVPTable):
         self._is_owner = not isinstance(database, Database)
         self.database = database if isinstance(database, Database) else _open(database, max_size)
         if self.database.is_sqlite:
-            self.database.write(self._adopt_node_key)
+            self._adopt_node_key()
         if self._is_owner:
             self._keep_to_quota()
 
@@ -287,17 +288,38 @@ class DatabaseKVPTable(KVPTable):
             pass
         self.database.give_back()
 
-    def _adopt_node_key(self, connection: sa.Connection) -> None:
-        """Recompute the distances if the node's identity changed."""
-        is_ours = sa.select(state.c.value).where(state.c.name == _NODE_KEY)
-        known = connection.execute(is_ours).scalar() or admission.NODE_KEY_UNKNOWN
-        if known == self._node_key:
+    def _adopt_node_key(self) -> None:
+        """Recompute the distances if the node's identity changed, a page in each transaction."""
+        of_key = state.c.name == _NODE_KEY
+        with self.database.read() as connection:
+            known = connection.execute(sa.select(state.c.value).where(of_key)).scalar()
+        if (known or admission.NODE_KEY_UNKNOWN) == self._node_key:
             return
-        for row_id, key in connection.execute(sa.select(_c.id, _c.key)).all():
-            rank = admission.distance_rank(key, self._node_key)
-            connection.execute(sa.update(records).where(_c.id == row_id).values(distance=rank))
-        connection.execute(sa.delete(state).where(state.c.name == _NODE_KEY))
-        connection.execute(sa.insert(state).values(name=_NODE_KEY, value=self._node_key))
+        last_id = -1
+        while (after := self.database.write(partial(self._measure_page, last_id))) is not None:
+            last_id = after
+
+        def remember(connection: sa.Connection) -> None:
+            connection.execute(sa.delete(state).where(of_key))
+            connection.execute(sa.insert(state).values(name=_NODE_KEY, value=self._node_key))
+
+        self.database.write(remember)
+
+    def _measure_page(self, last_id: int, connection: sa.Connection) -> int | None:
+        """Recompute the distances of the rows after ``last_id``; return the last id, or None."""
+        query = sa.select(_c.id, _c.key).where(_c.id > last_id).order_by(_c.id).limit(PAGE_ROWS)
+        page = connection.execute(query).all()
+        if not page:
+            return None
+        distance = sa.update(records).where(_c.id == sa.bindparam("of"))
+        connection.execute(
+            distance.values(distance=sa.bindparam("rank")),
+            [
+                {"of": row_id, "rank": admission.distance_rank(key, self._node_key)}
+                for row_id, key in page
+            ],
+        )
+        return int(page[-1].id)
 
 
 _VALUE = sa.select(blobs.c.value).where(blobs.c.blake3 == sa.bindparam("blake3"))

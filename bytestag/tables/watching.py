@@ -106,7 +106,10 @@ class ShareWatcher:
                     if change or not has_begun:  # look for what came between the scan and the watch
                         self._wanted.set()
                     has_begun = True
-            except OSError as error:  # too many directories: the periodic scan is left
+            except (
+                OSError,
+                RuntimeError,
+            ) as error:  # too many directories: periodic scans are left
                 _logger.warning("! cannot watch the shared files: %s", error)
                 await self._shares_changed.wait()
 

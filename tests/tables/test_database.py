@@ -242,7 +242,8 @@ def test_a_batch_larger_than_a_transaction_keeps_its_order(path: Path) -> None:
     table.close()
 
 
-def test_a_new_node_key_orders_eviction_anew(path: Path) -> None:
+def test_a_new_node_key_orders_eviction_anew(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(database, "PAGE_ROWS", 2)
     values = sorted(numbered(3), key=key_of)
     quota = 3 * (512 + 16)
     DatabaseKVPTable(path, quota, node_key=KeyBytes(bytes(20))).close()
@@ -255,6 +256,24 @@ def test_a_new_node_key_orders_eviction_anew(path: Path) -> None:
     assert key_of(values[0]) not in left
     assert key_of(values[2]) in left
     table.close()
+
+
+def test_a_new_node_key_takes_many_small_transactions(path: Path, monkeypatch) -> None:
+    table = DatabaseKVPTable(path)
+    table.store_many([row(value) for value in numbered(10)], NOW)
+    table.close()
+    commits: list[sa.Connection] = []
+
+    def note(connection: sa.Connection) -> None:
+        commits.append(connection)
+
+    sa.event.listen(sa.Engine, "commit", note)
+    try:
+        monkeypatch.setattr(database, "PAGE_ROWS", 2)
+        DatabaseKVPTable(path, node_key=KeyBytes(b"\xff" * 20)).close()
+    finally:
+        sa.event.remove(sa.Engine, "commit", note)
+    assert len(commits) > 5
 
 
 def test_a_smaller_quota_after_a_restart_makes_room_as_values_come(path: Path) -> None:

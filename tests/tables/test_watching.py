@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,26 @@ def test_a_cancelled_watcher_stops_its_scan(
 
     asyncio.run(scenario())
     assert ended.is_set()
+
+
+def test_a_watch_that_fails_leaves_the_periodic_scans(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_paths: Path, **_options: Any) -> AsyncIterator[None]:
+        raise RuntimeError("no more watches")  # what watchfiles raises is one
+        yield
+
+    monkeypatch.setattr("watchfiles.awatch", fail)
+    table = SharedFilesKVPTable(database, time.time)
+    root = tmp_path / "share"
+    root.mkdir()
+    table.add_path(root)
+
+    async def scenario() -> None:
+        async with Watched(table, rescan_seconds=0.01) as watched:
+            for _scan in range(3):
+                await watched.scans.get()
+            (root / "new").write_bytes(b"after")
+            await watched.until_found(b"after")
+
+    asyncio.run(scenario())
