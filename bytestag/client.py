@@ -1,10 +1,4 @@
-"""Client: builds one node from its parts and owns them (composition).
-
-::
-
-    async with Client(identity, stores, options, config, runtime) as client:
-        root, _ = await client.sharing.add(path)
-"""
+"""Client: builds one node from its parts and owns them (composition)."""
 
 from __future__ import annotations
 
@@ -27,6 +21,7 @@ from bytestag.dht.holdings import TableHoldings
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.offers import OfferHandler
 from bytestag.dht.protocol import Protocol
+from bytestag.dht.providing import Announcer
 from bytestag.dht.publishing import Publisher
 from bytestag.dht.replication import Replicator
 from bytestag.dht.resolving import Resolver
@@ -181,7 +176,7 @@ class Client:
             capabilities=capabilities,
             is_client=options.is_client,
             slot=self._control_slot,
-            holdings=TableHoldings(table, providers, runtime),
+            holdings=TableHoldings(table, providers, config, runtime, self.identity.node_id),
         )
         self.sessions = Sessions(self.identity, config, runtime, mint, self._serve, capabilities)
         self.dht_network = DHTNetwork(self.protocol, self.sessions, config, runtime)
@@ -193,10 +188,12 @@ class Client:
         self.publisher = Publisher(
             self.dht_network, table, config, runtime, self._group, self._next_seq
         )
+        self.announcer = Announcer(self.dht_network, config, runtime, self._group, self._next_seq)
         self.sharing = Sharing(
             self.stores,
             self.protocol,
             self.publisher,
+            self.announcer,
             config,
             runtime,
             self._group,
@@ -226,6 +223,7 @@ class Client:
             self._control_slot,
             self._path_cache.slot,
             self.publisher.slot,
+            self.announcer.slot,
             *self._serving.slots,
             *offers.slots,
         ]

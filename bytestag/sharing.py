@@ -10,6 +10,7 @@ from pathlib import Path
 from bytestag.config import Config
 from bytestag.crypto.identity import Address
 from bytestag.dht.protocol import Protocol
+from bytestag.dht.providing import Announcer, SortedKeys
 from bytestag.dht.publishing import Publisher, PublishOutcome
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent
@@ -40,6 +41,7 @@ class Sharing:
         stores: Stores,
         protocol: Protocol,
         publisher: Publisher,
+        announcer: Announcer,
         config: Config,
         runtime: Runtime,
         parent: Parent,
@@ -52,6 +54,7 @@ class Sharing:
         self._stores = stores
         self._protocol = protocol
         self._publisher = publisher
+        self._announcer = announcer
         self._config = config
         self._runtime = runtime
         self._parent = parent
@@ -155,9 +158,15 @@ class Sharing:
             return
         keys = await self._runtime.offload(_provided_keys, shared)
         if keys:
-            accepted, sent = await self._publisher.provide(keys)
+            done = await self._announcer.announce(SortedKeys(keys), is_renewal=self._has_provided)
             self._has_provided = True
-            _logger.info("provider records: %d of %d accepted", accepted, sent)
+            _logger.info(
+                "provider records: %d renewed, %d accepted, %d refused, %d holders do not answer",
+                done.renewed,
+                done.accepted,
+                done.refused,
+                done.unreachable,
+            )
 
     async def republish(self) -> None:
         """Publish again what is due; while nobody is known, it stays so."""

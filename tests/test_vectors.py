@@ -12,7 +12,7 @@ import pytest
 from bytestag.crypto.deposits import covers, merkle_root_of_proof, read_deposit
 from bytestag.crypto.identity import Identity, read_card, unpack_addresses
 from bytestag.crypto.primitives import AESGCM
-from bytestag.crypto.providers import read_provider_record
+from bytestag.crypto.providers import keys_digest, read_provider_record, read_renewal
 from bytestag.network import frames, messages, packets
 from bytestag.network.control import ControlChannel
 from bytestag.network.rtt import Rtt
@@ -62,9 +62,14 @@ def test_statements_are_read_and_verified():
         leaf = bytes.fromhex(inputs(name)["leaf"])
         assert covers(deposit, packed(name), leaf)
         assert merkle_root_of_proof(packed(name), leaf, 5) == deposit.root
-    record = read_provider_record(packed("provider record"), network)
-    assert record.node_id == wire.BOB.node_id
-    assert [key[1] for key in record.keys] == [1, 2, 3]
+    for name in ("provider record", "provider record 2"):
+        record = read_provider_record(packed(name), network)
+        assert record.node_id == wire.BOB.node_id
+        assert [key[:2] for key in record.keys] == [bytes([0xAB, i]) for i in (1, 2, 3)]
+    renewal = read_renewal(packed("renewal"), network)
+    assert renewal.is_signed()
+    assert (renewal.node_id, renewal.holder) == (wire.BOB.node_id, wire.ALICE.node_id)
+    assert renewal.records == ((8, bytes([0xAB]) + bytes(19), keys_digest(record.keys)),)
     address = tuple(inputs("token")["address"])
     assert TokenMint(wire.SECRET).is_valid(packed("token"), address, wire.NOW)
     both = packed("typed address 4") + packed("typed address 6")
@@ -77,7 +82,7 @@ def test_control_datagrams_are_read():
         name, arguments = packets.decode_request(body)
         query = packets.decode_query(arguments, wire.NETWORK)
         assert (sequence_id, name) == (wire.SEQUENCE, method)
-        assert query.target == (None if method == "bt_ping" else wire.KEY)
+        assert query.target == (wire.KEY if "find" in method else None)
     reply = packets.decode_reply(packets.split(packed("bt_find_value reply"))[1], wire.NETWORK)
     assert reply.value == wire.VALUE
     assert reply.held == [packets.Held(wire.KEY, len(wire.VALUE), wire.B3)]

@@ -1,11 +1,15 @@
-"""TableHoldings: what this node has under a key, from its tables (shell)."""
+"""TableHoldings: what this node has under a key, and renews, in its tables (shell)."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Protocol
 
-from bytestag.config import INLINE_VALUE_BYTES_MAX
+from bytestag.config import HOUR, INLINE_VALUE_BYTES_MAX, Config
+from bytestag.crypto.identity import SKEW_HOURS, Address, pack_address
+from bytestag.crypto.providers import Renewal, read_renewal
+from bytestag.errors import PacketError
 from bytestag.events.runtime import Runtime
 from bytestag.keys import KeyBytes
 from bytestag.network.packets import Held, Provider, Reply
@@ -14,6 +18,7 @@ from bytestag.tables.providers import Provider as StoredProvider
 
 HELD_MAX = 4
 PROVIDERS_MAX = 8
+SKEW_SECONDS = SKEW_HOURS * HOUR
 
 
 class Providers(Protocol):
@@ -23,12 +28,30 @@ class Providers(Protocol):
         self, key: KeyBytes, now: float, limit: int = ..., rng: random.Random | None = ...
     ) -> list[StoredProvider]: ...
 
+    def renew(
+        self,
+        provider_id: bytes,
+        records: Sequence[tuple[bytes, bytes]],
+        seq: int,
+        expires: int,
+        addresses: bytes,
+    ) -> list[bool]: ...
+
 
 class TableHoldings:
     """Fills answers to a find value; blocking reads are offloaded."""
 
-    def __init__(self, table: KVPTable, providers: Providers, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        table: KVPTable,
+        providers: Providers,
+        config: Config,
+        runtime: Runtime,
+        node_id: bytes,
+    ) -> None:
         self._table = table
+        self._config = config
+        self._node_id = node_id
         self._providers = providers
         self._runtime = runtime
 
@@ -54,3 +77,31 @@ class TableHoldings:
                 records = records[1:]
         providers = self._providers.lookup(key, now, PROVIDERS_MAX, self._runtime.rng)
         return records, value, providers
+
+    # --- Renewals --------------------------------------------------------------------------------
+
+    async def renew(self, packed: bytes, address: Address, reply: Reply) -> None:
+        """Renew provider records, and fill ``renewed`` of a reply.
+
+        Raises:
+            PacketError: malformed, for another holder, out of its time, or badly signed.
+        """
+        renewal = read_renewal(packed, self._config.network_id)
+        if renewal.holder != self._node_id:
+            raise PacketError("renewal for another holder")
+        reply.renewed = bytes(await self._runtime.offload(self._renew, renewal, address))
+
+    def _renew(self, renewal: Renewal, address: Address) -> list[bool]:
+        now = self._runtime.wall()
+        latest = int(now) + self._config.provider_seconds
+        if not now < renewal.expires <= latest + SKEW_SECONDS:
+            raise PacketError("renewal out of its time")
+        if not renewal.is_signed():
+            raise PacketError("renewal with a bad signature")
+        return self._providers.renew(
+            renewal.node_id,
+            [(bytes([bits]) + prefix, digest) for bits, prefix, digest in renewal.records],
+            renewal.seq,
+            min(renewal.expires, latest),
+            pack_address(address),
+        )

@@ -21,33 +21,34 @@ GAPS_MAX = 8
 class Neighbours:
     """Looks up a key only if what the job explored so far does not tell.
 
-    Donors are asked before they are named. Other ``nodes`` are taken from what their neighbours
-    say, three of whom were asked: whoever then turns out to be gone is for the caller to skip.
+    With ``is_thorough`` nobody is named who did not answer. Without, three neighbours are asked
+    and taken at their word: whoever then turns out to be gone is for the caller to notice.
     """
 
     def __init__(self, network: DHTNetwork) -> None:
         self._network = network
-        self._donors = RegionMap()
-        self._nodes = RegionMap()
+        self._regions = RegionMap()
+        self._named = RegionMap()  # what was only heard of is kept apart
 
     async def donors(self, key: KeyBytes, count: int) -> list[Contact]:
         """Return donors, closest first: at least ``count`` if there are as many near the key."""
-        return await self._closest(self._donors, key, count, _is_donor, is_thorough=True)
+        return await self._closest(key, count, _is_donor, is_thorough=True)
 
-    async def nodes(self, key: KeyBytes, count: int = K) -> list[Contact]:
+    async def nodes(
+        self, key: KeyBytes, count: int = K, *, is_thorough: bool = True
+    ) -> list[Contact]:
         """Return nodes of any kind, closest first."""
-        nodes = await self._closest(self._nodes, key, count, _is_any, is_thorough=False)
-        return nodes[:count]
+        return (await self._closest(key, count, _is_any, is_thorough=is_thorough))[:count]
 
     async def _closest(
         self,
-        regions: RegionMap,
         key: KeyBytes,
         count: int,
         accept: Callable[[Contact], bool],
         *,
         is_thorough: bool,
     ) -> list[Contact]:
+        regions = self._regions if is_thorough else self._named
         for _ in range(GAPS_MAX):
             known = regions.closest(key, count, accept)
             if known is not None:

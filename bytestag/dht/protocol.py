@@ -67,6 +67,9 @@ class Holdings(TypingProtocol):
     async def describe(self, key: KeyBytes, reply: Reply) -> None:
         """Fill ``held``, ``more``, ``value`` and ``providers`` of a reply."""
 
+    async def renew(self, renewal: bytes, address: Address, reply: Reply) -> None:
+        """Renew provider records, and fill ``renewed`` of a reply."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -154,6 +157,7 @@ class Protocol(RPC, KademliaProtocol):
         target: bytes | None,
         on_end: Callable[[Answer | BytestagError], None],
         on_slow: OnSlow | None = None,
+        renewal: bytes = b"",
     ) -> Call:
         """Send a native request to a contact; ``on_end`` gets its answer or what went wrong.
 
@@ -169,15 +173,20 @@ class Protocol(RPC, KademliaProtocol):
 
         wants_card = contact.card is None
         query = self._query(contact.address, target, wants_card=wants_card)
+        query.renewal = renewal
         return self.begin(contact.address, method, [query], on_body, on_slow)
 
-    async def ask(self, contact: Contact, method: str, target: bytes | None = None) -> Answer:
+    async def ask(
+        self, contact: Contact, method: str, target: bytes | None = None, renewal: bytes = b""
+    ) -> Answer:
         """Send a native request to a contact and take its answer.
 
         Raises:
             Timeout, PacketError, LocalError: see :meth:`begin_ask`.
         """
-        return await outcome_of(lambda on_end: self.begin_ask(contact, method, target, on_end))
+        return await outcome_of(
+            lambda on_end: self.begin_ask(contact, method, target, on_end, renewal=renewal)
+        )
 
     def _judge(self, contact: Contact, body: bytes | BytestagError) -> Answer | BytestagError:
         if isinstance(body, BytestagError):
@@ -295,8 +304,10 @@ class Protocol(RPC, KademliaProtocol):
         self, method: str, address: Address, arguments: list[Raw], sequence_id: bytes, size: int
     ) -> Any:
         query = packets.decode_query(arguments, self._network_id)
-        if method != "bt_ping" and query.target is None:
+        if query.target is None and method in ("bt_find_node", "bt_find_value"):
             raise PacketError("a find without a target")
+        if bool(query.renewal) != (method == "bt_renew"):
+            raise PacketError("a renewal has its own method")
         is_proven = query.token is not None and self._is_proven(query.token, address)
         budget = DATAGRAM_BYTES_MAX if is_proven else size * AMPLIFICATION_MAX
         may_ping = is_proven or size >= packets.PADDED_BYTES
@@ -305,25 +316,30 @@ class Protocol(RPC, KademliaProtocol):
             budget -= 2 * LIGHT_PING_BYTES  # the reply shares it with our ping, sent twice
         bytes_max = min(budget, DATAGRAM_BYTES_MAX)
         reply = self._reply(query, address)
-        if method == "bt_ping":
-            return packets.encode_reply(sequence_id, reply, bytes_max)
-        assert query.target is not None
-        self._add_contacts(reply, query)
-        if method == "bt_find_node":
+        if query.target is not None and method != "bt_ping":
+            self._add_contacts(reply, query)
+        if method in ("bt_ping", "bt_find_node"):
             return packets.encode_reply(sequence_id, reply, bytes_max)
         try:
             self._slot.add_no_block(
-                self._answer_find_value, query.target, address, sequence_id, reply, bytes_max
+                self._answer_from_tables, query, address, sequence_id, reply, bytes_max
             )
         except LocalError:  # full, or the node is closing
             self.counters["find value dropped"] += 1
         return NO_REPLY
 
-    async def _answer_find_value(
-        self, target: bytes, address: Address, sequence_id: bytes, reply: Reply, bytes_max: int
+    async def _answer_from_tables(
+        self, query: Query, address: Address, sequence_id: bytes, reply: Reply, bytes_max: int
     ) -> None:
         """Look into the tables, which may block, and answer."""
-        await self._holdings.describe(KeyBytes(target), reply)
+        try:
+            if query.renewal:
+                await self._holdings.renew(query.renewal, address, reply)
+            elif query.target is not None:
+                await self._holdings.describe(KeyBytes(query.target), reply)
+        except PacketError as error:
+            self.counters[error.message] += 1
+            return
         if self.endpoint is not None:
             self.endpoint.send(packets.encode_reply(sequence_id, reply, bytes_max), address)
 

@@ -1,4 +1,4 @@
-"""Publisher: pushes values to the donors near their keys, and says who serves what (shell).
+"""Publisher: pushes values to the donors near their keys (shell).
 
 One copy of everything first, then the second. A copy counts when its holder said STORED (or that it
 held the row already), never before. Work is grouped by key region and by donor.
@@ -16,16 +16,14 @@ from typing import TypeVar
 
 from bytestag.config import HOUR, INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX, Config
 from bytestag.crypto import deposits as d
-from bytestag.crypto.providers import PROVIDER_KEYS_MAX, make_provider_record
 from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
-from bytestag.dht.offering import ANSWER_SECONDS, COUNTED, offer
+from bytestag.dht.offering import COUNTED, offer
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
 from bytestag.events.tasks import Parent, Task
-from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.tables.base import KVPRecord, KVPTable, Verdict
 
@@ -92,8 +90,6 @@ class Publisher:
         self._identity = network.protocol.identity
         self.slot = FnTaskSlot(OFFERS_AT_ONCE, OFFERS_AT_ONCE, parent)
         self._bad_donors: dict[bytes, float] = {}
-
-    # --- Values ----------------------------------------------------------------------------------
 
     async def publish(
         self,
@@ -258,51 +254,6 @@ class Publisher:
             value,
         )
 
-    # --- Provider records ------------------------------------------------------------------------
-
-    async def provide(self, keys: Iterable[KeyBytes]) -> tuple[int, int]:
-        """Tell the nodes near these keys that we serve them; return (records accepted, sent).
-
-        ``keys`` are all that we serve: at each holder the new records replace the old ones.
-        """
-        if not self._network.protocol.is_reachable:
-            return 0, 0
-        near = Neighbours(self._network)
-        by_holder: dict[Contact, list[KeyBytes]] = {}
-        for key in sorted(set(keys)):
-            for contact in await near.nodes(key, self._config.record_copies):
-                by_holder.setdefault(contact, []).append(key)
-        sends = [
-            await self.slot.add(self._provide_to, contact, batch, part)
-            for contact, chosen in by_holder.items()
-            for part, batch in enumerate(_chunks(chosen, PROVIDER_KEYS_MAX))
-        ]
-        accepted = 0
-        for send in sends:
-            accepted += bool(await send)
-        return accepted, len(sends)
-
-    async def _provide_to(self, contact: Contact, keys: list[KeyBytes], part: int) -> bool:
-        """Send one record; ``part`` tells apart records that one holder needs several of."""
-        record = make_provider_record(
-            self._identity,
-            self._config.network_id,
-            self._next_seq(),
-            self._runtime.wall() + self._config.provider_seconds,
-            self._network.protocol.reachability.addresses,
-            keys,
-            prefix_bits=_shared_bits(keys),
-        )
-        try:
-            link = await self._network.link_to(contact)
-            done = await link.ask(
-                m.Provide(self._runtime.token_bytes(20), record.packed), ANSWER_SECONDS
-            )
-        except BytestagError as error:
-            _logger.debug("! provider record to %r: %s", contact, error)
-            return False
-        return isinstance(done, m.Done) and done.verdict in COUNTED
-
 
 def availability(copies: int, node_availability: float = 0.7) -> float:
     """Return the chance that at least one of ``copies`` holders is up."""
@@ -313,11 +264,6 @@ def is_safe_to_leave(outcome: PublishOutcome) -> bool:
     """Whether the least-copied row is up with 0.999 and has all the copies it can have."""
     reachable = min(outcome.copies_wanted, outcome.donors)
     return outcome.copies_min >= reachable and availability(outcome.copies_min) >= 0.999
-
-
-def _shared_bits(keys: Sequence[KeyBytes]) -> int:
-    """Return how many leading bits ascending keys have in common."""
-    return 160 - (keys[0].integer ^ keys[-1].integer).bit_length()
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bytestag.config import HOUR, Config
 from bytestag.crypto.identity import pack_address
-from bytestag.crypto.providers import read_provider_record
+from bytestag.crypto.providers import keys_digest, read_provider_record
 from bytestag.dht.caching import PathCache
 from bytestag.dht.offers import OfferHandler
 from bytestag.errors import BytestagError, LocalError, PacketError
@@ -193,6 +193,7 @@ class Serving:
             record.seq,
             min(record.expires, int(now) + self._config.provider_seconds),
             pack_address(link.address),
+            keys_digest(record.keys),
             now=now,
         )
         return Verdict.ACCEPTED if held else Verdict.HELD

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from bytestag import codec
 from bytestag.codec import Meta
 from bytestag.config import DATAGRAM_BYTES_MAX, PROTOCOL_VERSION, K
+from bytestag.crypto.providers import RENEWAL_BYTES_MAX, RENEWED_MAX
 from bytestag.errors import PacketError
 
 REQUEST = 0x00
@@ -32,7 +33,7 @@ Capabilities = Annotated[int, Meta(ge=0, le=255)]
 
 class Query(codec.Struct, omit_defaults=True, rename={
     "version": "v", "network": "n", "node_id": "i", "capabilities": "c", "token": "t",
-    "target": "k", "wants_card": "w", "padding": "p",
+    "target": "k", "wants_card": "w", "padding": "p", "renewal": "r",
 }):  # fmt: skip
     """The map of a request."""
 
@@ -44,6 +45,7 @@ class Query(codec.Struct, omit_defaults=True, rename={
     target: Bin20 | None = None
     wants_card: bool = False
     padding: Annotated[bytes, Meta(max_length=1452)] = b""
+    renewal: Annotated[bytes, Meta(max_length=RENEWAL_BYTES_MAX)] = b""
 
 
 class Held(codec.Struct, array_like=True):
@@ -65,7 +67,7 @@ class Provider(codec.Struct, array_like=True):
 class Reply(codec.Struct, omit_defaults=True, rename={
     "version": "v", "network": "n", "node_id": "i", "capabilities": "c", "observed": "o",
     "token": "t", "card": "d", "contacts4": "4", "contacts6": "6", "held": "h", "more": "m",
-    "value": "l", "providers": "p",
+    "value": "l", "providers": "p", "renewed": "r",
 }):  # fmt: skip
     """The map of a response."""
 
@@ -82,9 +84,10 @@ class Reply(codec.Struct, omit_defaults=True, rename={
     more: Size = 0
     value: Annotated[bytes, Meta(max_length=1024)] | None = None
     providers: Annotated[list[Provider], Meta(max_length=8)] = []  # noqa: RUF012
+    renewed: Annotated[bytes, Meta(max_length=RENEWED_MAX)] = b""
 
 
-NATIVE_METHODS = frozenset({"bt_ping", "bt_find_node", "bt_find_value"})
+NATIVE_METHODS = frozenset({"bt_ping", "bt_find_node", "bt_find_value", "bt_renew"})
 STOCK_METHODS = frozenset({"stun", "ping", "store", "find_node", "find_value"})
 
 _decode_request: Callable[[codec.Packed], tuple[str, list[codec.Raw]]] = codec.decoder(

@@ -10,7 +10,7 @@ import heapq
 import random
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from bytestag import config
 from bytestag.keys import KeyBytes
@@ -119,6 +119,36 @@ class MemoryProviderTable:
             self._of_provider[provider_id] += len(held)
             self._records[name] = (seq, tuple(held))
             return len(held)
+
+    def renew(
+        self,
+        provider_id: bytes,
+        records: Sequence[tuple[bytes, bytes]],
+        seq: int,
+        expires: int,
+        addresses: bytes,
+    ) -> list[bool]:
+        """Give records a later end; return for each whether it is here, from these addresses."""
+        with self._lock:
+            return [
+                self._renew((provider_id, prefix), record, seq, expires, addresses)
+                for prefix, record in records
+            ]
+
+    def _renew(
+        self, name: tuple[bytes, bytes], record: bytes, seq: int, expires: int, addresses: bytes
+    ) -> bool:
+        known_seq, keys = self._records.get(name, (seq, ()))
+        if known_seq >= seq:
+            return False
+        old = self._by_key[keys[0]][name]
+        if (old.record, old.addresses) != (record, addresses):
+            return False
+        renewed = old._replace(expires=expires)
+        for key in keys:
+            self._by_key[key][name] = renewed
+        self._records[name] = (seq, keys)
+        return True
 
     def lookup(
         self, key: KeyBytes, now: float, limit: int = 20, rng: random.Random | None = None

@@ -7,7 +7,7 @@ A provider record names many keys under one prefix and one signature; a newer on
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -103,6 +103,39 @@ class ProviderTable:
             return len(accepted)
 
         return self._database.write(work, values=len(keys), size=len(record))
+
+    def renew(
+        self,
+        provider_id: bytes,
+        records: Sequence[tuple[bytes, bytes]],
+        seq: int,
+        expires: int,
+        addresses: bytes,
+    ) -> list[bool]:
+        """Give records a later end; return for each whether it is here, from these addresses.
+
+        ``records`` are (prefix, what was stored as ``record``); one with the same or a higher
+        ``seq`` stays as it is and counts as not here.
+        """
+
+        def work(connection: sa.Connection) -> list[bool]:
+            return [
+                connection.execute(
+                    sa.update(providers)
+                    .where(
+                        providers.c.provider == provider_id,
+                        providers.c.prefix == prefix,
+                        providers.c.record == record,
+                        providers.c.addresses == addresses,
+                        providers.c.seq < seq,
+                    )
+                    .values(seq=seq, expires=expires)
+                ).rowcount
+                > 0
+                for prefix, record in records
+            ]
+
+        return [False] * len(records) if seq > SEQ_MAX else self._database.write(work)
 
     def _insert_keys(
         self, connection: sa.Connection, row_id: int, accepted: list[KeyBytes]

@@ -6,13 +6,10 @@ import pytest
 
 from bytestag.config import DAY, HOUR
 from bytestag.crypto.deposits import read_deposit, split_proof
-from bytestag.crypto.identity import Identity
-from bytestag.crypto.providers import make_provider_record
 from bytestag.dht.fetching import Wanted
 from bytestag.dht.publishing import PublishOutcome, availability, is_safe_to_leave
 from bytestag.dht.stock import StockStorage
 from bytestag.errors import PacketError
-from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
@@ -341,73 +338,6 @@ def test_a_donor_that_only_says_it_holds_a_row_is_found_out_by_those_who_do(is_d
 
 async def say_yes(link, record):
     return True
-
-
-def provide(client, record):
-    return client.dht_network.link_to(next(iter(client.protocol.router))), m.Provide(
-        bytes(20), record.packed
-    )
-
-
-@pytest.mark.parametrize("case", ["good", "another node's", "another address", "too long"])
-def test_a_provider_record_is_taken_from_its_own_session_and_address_only(case):
-    async def main(world):
-        async with Cluster(world) as cluster:
-            donor = await cluster.start()
-            client = await cluster.start(cache_bytes=0)
-            thief = Identity.from_bytes(bytes(range(64)))
-            identity = thief if case == "another node's" else client.identity
-            addresses = [("10.7.7.7", 4000)] if case == "another address" else [client.address]
-            hours = 80 if case == "too long" else 48
-            key = KeyBytes.new_hash(b"file")
-            expires = client.runtime.wall() + hours * HOUR
-            record = make_provider_record(
-                identity, cluster.config.network_id, 1, expires, addresses, [key]
-            )
-            connecting, message = provide(client, record)
-            done = await (await connecting).ask(message, 5)
-            found = donor.stores.providers.lookup(key, donor.runtime.wall())
-            assert (done.verdict == Verdict.ACCEPTED) == (case == "good")
-            assert len(found) == (case == "good")
-
-    run(main, conditions=CALM)
-
-
-def test_a_provider_record_lives_for_two_days_at_most_and_leaves_by_itself():
-    async def main(world):
-        async with Cluster(world) as cluster:
-            donor = await cluster.start()
-            client = await cluster.start(cache_bytes=0)
-            key = KeyBytes.new_hash(b"file")
-            now = client.runtime.wall()
-            record = make_provider_record(
-                client.identity, cluster.config.network_id, 1, now + 50 * HOUR,
-                [client.address], [key],
-            )  # fmt: skip
-            connecting, message = provide(client, record)
-            await (await connecting).ask(message, 5)
-            (found,) = donor.stores.providers.lookup(key, now)
-            assert found.expires <= donor.runtime.wall() + 48 * HOUR
-            donor.stores.providers.put([key], b"dead", b"", 1, int(now) + 60, b"")
-            assert len(donor.stores.providers) == 2
-            await asyncio.sleep(15 * 60)
-            assert len(donor.stores.providers) == 1
-
-    run(main, conditions=CALM)
-
-
-def test_readers_find_the_provider_of_a_share():
-    async def main(world):
-        async with Cluster(world) as cluster:
-            await cluster.start_many(4)
-            client = await cluster.start(cache_bytes=0)
-            key = KeyBytes.new_hash(b"file")
-            accepted, sent = await client.publisher.provide([key])
-            assert accepted == sent == 4
-            sources = await cluster.clients[1].dht_network.find_value(key)
-            assert set(sources.providers) == {client.identity.node_id}
-
-    run(main, conditions=CALM)
 
 
 # --- Figures --------------------------------------------------------------------------------------

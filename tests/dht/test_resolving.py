@@ -6,6 +6,7 @@ import pytest
 
 from bytestag.config import PART_BYTES
 from bytestag.dht.fetching import Fetcher
+from bytestag.dht.providing import SortedKeys
 from bytestag.dht.resolving import INFOS_TRIED_MAX, Resolver
 from bytestag.errors import Corrupt, FormatError, NotFound, Timeout
 from bytestag.hashing import blake3, sha1
@@ -174,7 +175,7 @@ def test_a_share_that_only_its_provider_has_resolves_from_the_bare_key():
                 await cluster.start()
             provider = await publisher(cluster)
             add_values(provider, ROWS)
-            await provider.publisher.provide([INFO.hash])
+            await provider.announcer.announce(SortedKeys([INFO.hash]))
             # Its address is known from its record alone.
             for client in cluster.clients[:2]:
                 client.protocol.router.remove_contact(

@@ -52,6 +52,28 @@ def test_a_newer_record_of_a_prefix_replaces_the_older(make_table: MakeTable) ->
     assert len(table) == 3
 
 
+def test_a_renewal_gives_records_that_are_the_same_a_later_end(make_table: MakeTable) -> None:
+    table = make_table()
+    table.put([A, B], b"node", b"\0", 5, 100, b"there", b"digest")
+    table.put([C], b"node", b"\1", 6, 100, b"there", b"other")
+
+    def renew(prefix: bytes, record: bytes, seq: int, addresses: bytes = b"there") -> bool:
+        return table.renew(b"node", [(prefix, record)], seq, 200, addresses)[0]
+
+    assert not renew(b"\0", b"digest", 5)
+    assert not renew(b"\0", b"changed", 9)
+    assert not renew(b"\0", b"digest", 9, b"elsewhere")
+    assert not renew(b"\2", b"digest", 9)
+    assert not renew(b"\0", b"digest", 2**63)
+    assert not table.renew(b"nobody", [(b"\0", b"digest")], 9, 200, b"there")[0]
+    assert [provider.expires for provider in table.lookup(A, 50)] == [100]
+    both = [(b"\0", b"digest"), (b"\1", b"wrong")]
+    assert table.renew(b"node", both, 9, 200, b"there") == [True, False]
+    assert [p.expires for key in (A, B, C) for p in table.lookup(key, 50)] == [200, 200, 100]
+    assert not renew(b"\0", b"digest", 9)
+    assert table.put([A], b"node", b"\0", 9, 300, b"there") == 0
+
+
 def test_the_dead_are_never_found_and_no_more_than_asked_for(make_table: MakeTable) -> None:
     table = make_table()
     for number in range(1, 6):

@@ -13,7 +13,7 @@ from typing import Any
 from bytestag.config import network_id
 from bytestag.crypto.deposits import leaf_hash, make_deposit, merkle_proof
 from bytestag.crypto.identity import Identity, make_card, pack_address
-from bytestag.crypto.providers import make_provider_record
+from bytestag.crypto.providers import keys_digest, make_provider_record, make_renewal
 from bytestag.hashing import blake3, blake3_keyed, sha1
 from bytestag.keys import KeyBytes
 from bytestag.network import frames, messages, packets
@@ -91,8 +91,14 @@ def statements() -> Iterator[Vector]:
             f"deposit proof {position}", merkle_proof(leaves, position), leaf=leaves[position]
         )
     keys = [KeyBytes(bytes([0xAB, i]) + bytes(18)) for i in (3, 1, 2)]
-    record = make_provider_record(BOB, NETWORK, 9, NOW + 48 * 3600, [BOB_AT], keys, 8)
-    yield vector("provider record", record.packed, seq=9, expiry_hour=record.expiry_hour)
+    for version, name in ((1, "provider record"), (2, "provider record 2")):
+        record = make_provider_record(
+            BOB, NETWORK, 9, NOW + 48 * 3600, [BOB_AT], keys, 8, version=version
+        )
+        yield vector(name, record.packed, seq=9, expiry_hour=record.expiry_hour)
+    named = [(8, bytes([0xAB]) + bytes(19), keys_digest(sorted(keys)))]
+    renewal = make_renewal(BOB, NETWORK, ALICE.node_id, 10, NOW + 48 * 3600, named)
+    yield vector("renewal", renewal, seq=10)
 
 
 def control_plane() -> Iterator[Vector]:
@@ -108,6 +114,11 @@ def control_plane() -> Iterator[Vector]:
     for method in ("bt_find_node", "bt_find_value"):
         request = packets.encode_request(SEQUENCE, method, [query])
         yield vector(f"{method} request", request)
+    renewal = next(v["bytes"] for v in statements() if v["name"] == "renewal")
+    query = packets.Query(1, NETWORK, token=TOKEN, renewal=bytes.fromhex(renewal))
+    yield vector("bt_renew request", packets.encode_request(SEQUENCE, "bt_renew", [query]))
+    renewed = packets.Reply(1, NETWORK, pack_address(ALICE_AT), TOKEN, renewed=b"\1")
+    yield vector("bt_renew reply", packets.encode_reply(SEQUENCE, renewed))
     found = packets.Reply(
         1,
         NETWORK,
