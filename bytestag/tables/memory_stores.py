@@ -139,7 +139,7 @@ class MemoryProviderTable:
         self, name: tuple[bytes, bytes], record: bytes, seq: int, expires: int, addresses: bytes
     ) -> bool:
         known_seq, keys = self._records.get(name, (seq, ()))
-        if known_seq >= seq:
+        if known_seq >= seq or seq > SEQ_MAX:
             return False
         old = self._by_key[keys[0]][name]
         if (old.record, old.addresses) != (record, addresses):
