@@ -203,9 +203,10 @@ class EventReactor:
                 _guarded(self.create_task, _log_failure(answer))
 
     def _shut_down(self) -> None:
-        """Tell the handlers, refuse what waits, cancel what runs; once."""
+        """Tell the handlers, refuse what waits, cancel what ran before; once."""
         if self._has_stopped:
             return
+        running = list(self._tasks)
         self._handle(self.STOP_ID, ())
         with self._lock:
             self._has_stopped = True
@@ -213,7 +214,7 @@ class EventReactor:
             self._events.clear()
         for _, refused in calls:
             _guarded(refused)
-        for task in self._tasks:
+        for task in running:
             task.cancel()
         self._stopped.set()
         self._wake.set()

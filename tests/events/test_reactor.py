@@ -246,3 +246,19 @@ def test_blocking_stop_is_bounded() -> None:
         reactor.stop(timeout=0.01)
     go_on.set()
     reactor.stop()
+
+
+def test_a_coroutine_function_hears_of_the_stop_and_may_clean_up() -> None:
+    done: list[str] = []
+
+    async def clean_up() -> None:
+        await asyncio.sleep(0)
+        done.append("cleaned up")
+
+    async def scenario() -> None:
+        async with EventReactor() as reactor:
+            reactor.register_handler(EventReactor.STOP_ID, clean_up)
+            reactor.create_task(asyncio.Event().wait())
+
+    asyncio.run(scenario())
+    assert done == ["cleaned up"]
