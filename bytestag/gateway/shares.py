@@ -55,13 +55,6 @@ class _Share:
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
 
-    def fail(self, error: BytestagError) -> None:
-        """Tell whoever waits for the hashes that there are none."""
-        _logger.info("a path is not shared: %s", error.code)
-        if not self.hashed.done():
-            self.hashed.set_exception(error)
-            self.hashed.exception()  # nobody may be waiting any more
-
 
 class Shares:
     """What a node shares. ``group`` owns the publishing; ``order`` says how it is done."""
@@ -136,11 +129,13 @@ class Shares:
         if before is not None:
             before.stop()
             share.listeners += before.listeners
+            if not before.hashed.done():
+                share.hashed = before.hashed  # who waits for the first waits for this one now
         self._shares[order.path] = share
         await offload(self._register, order.path, is_shared=True)
         share.task = self._group.create_task(self._run(share, was_shared=was_shared))
         await asyncio.shield(share.hashed)
-        return share.job
+        return self._shares.get(order.path, share).job
 
     async def _run(self, share: _Share, *, was_shared: bool) -> None:
         path = share.job.path
@@ -149,16 +144,25 @@ class Shares:
         except BytestagError as error:
             if not was_shared and self._shares.get(path) is share:
                 await self.remove(path)
-            share.fail(error)
+            self._fail(share, error)
             return
         except asyncio.CancelledError:
-            share.fail(StorageError("sharing was stopped"))
+            self._fail(share, StorageError("sharing was stopped"))
             raise
         share.hashed.set_result(None)
         self._client.sharing.watch()
         async with asyncio.TaskGroup() as group:
             for work in (share.job.publish(), share.job.follow()):
                 group.create_task(self._guard(work))
+
+    def _fail(self, share: _Share, error: BytestagError) -> None:
+        """Tell whoever waits for the hashes that there are none, unless another makes them."""
+        if self._shares.get(share.job.path, share) is not share:
+            return
+        _logger.info("a path is not shared: %s", error.code)
+        if not share.hashed.done():
+            share.hashed.set_exception(error)
+            share.hashed.exception()  # nobody may be waiting any more
 
     def leave(self, path: Path, emit: Emit) -> None:
         """Tell ``emit`` no more; the share stays."""

@@ -348,3 +348,27 @@ def test_two_askers_of_one_path_both_hear_of_it(opened, source):
         assert links == [[job.link, job.link], [job.link]]
 
     opened(check)
+
+
+def test_who_asks_while_it_is_hashed_does_not_stop_it_for_the_first(opened, source, monkeypatch):
+    async def check(node):
+        scan = node.client.shared_files_table.scan
+        waiting, go_on = threading.Event(), threading.Event()
+
+        def slow_scan(*arguments):
+            waiting.set()
+            assert go_on.wait(20)
+            return scan(*arguments)
+
+        monkeypatch.setattr(node.client.shared_files_table, "scan", slow_scan)
+        order = ShareOrder(source, copies=1, keep_seconds=0)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            first = group.create_task(node.shares.add(order, print))
+            assert await node.runtime.offload(waiting.wait, 20)
+            second = group.create_task(node.shares.add(order, repr))
+            while len(node.shares._shares[source].listeners) < 2:
+                await asyncio.sleep(0.01)
+            go_on.set()
+        assert first.result() is second.result()
+
+    opened(check)
