@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,8 @@ from bytestag.config import Config
 from bytestag.crypto.identity import DONOR, Address, Identity
 from bytestag.dht import lifetimes
 from bytestag.dht.caching import PathCache
+from bytestag.dht.claims import Claims
+from bytestag.dht.comparing import CompareHandler
 from bytestag.dht.downloading import Downloader, FetchProgress
 from bytestag.dht.fetching import NO_HOLDER_HINT, NO_PEER_HINT, Fetcher
 from bytestag.dht.holdings import TableHoldings
@@ -39,6 +40,7 @@ from bytestag.network.sessions import Sessions
 from bytestag.network.tokens import TokenMint
 from bytestag.sharing import Sharing
 from bytestag.tables.base import KVPTable
+from bytestag.tables.sequence import Sequence
 from bytestag.tables.shared import SharedFilesKVPTable
 from bytestag.tables.state import KnownContact
 from bytestag.tables.stores import Stores
@@ -89,9 +91,7 @@ class Client:
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._slots: list[FnTaskSlot] = []
-        self._seq = 0
-        self._seq_lock = threading.Lock()
-        self._seq_reserved = 0
+        self._seq = Sequence(stores.state, lambda: self.runtime.wall())
         self._endpoint: Endpoint | None = None
 
     # --- Parts (2012 names) ----------------------------------------------------------------------
@@ -186,9 +186,9 @@ class Client:
         """Build what serves others and what publishes ours, on top of the network."""
         options, config, runtime = self.options, self.config, self.runtime
         self.publisher = Publisher(
-            self.dht_network, table, config, runtime, self._group, self._next_seq
+            self.dht_network, table, config, runtime, self._group, self._seq.next
         )
-        self.announcer = Announcer(self.dht_network, config, runtime, self._group, self._next_seq)
+        self.announcer = Announcer(self.dht_network, config, runtime, self._group, self._seq.next)
         self.sharing = Sharing(
             self.stores,
             self.protocol,
@@ -202,21 +202,34 @@ class Client:
             hint_host=options.hint_host,
             has_hints=options.has_hints,
         )
+        self._build_holding(table, is_donor=bool(capabilities))
+
+    def _build_holding(self, table: KVPTable, *, is_donor: bool) -> None:
+        """Build what takes, serves and looks after values of others."""
+        config, runtime = self.config, self.runtime
+        self.claims = Claims()
         self.replicator = Replicator(
-            self.dht_network, self.stores.cache, self.stores.repair_due, config, runtime
+            self.dht_network, self.stores.cache, self.claims, config, runtime
         )
+        comparing = CompareHandler(self.stores.cache, self.claims, runtime)
         offers = OfferHandler(
             table,
             config,
             runtime,
             self._group,
-            is_donor=bool(capabilities),
+            is_donor=is_donor,
             times_to_live=self._times_to_live,
-            on_seen=self.replicator.seen,
         )
         self._path_cache = PathCache(self.dht_network, runtime, self._group)
         self._serving = Serving(
-            table, self.stores.providers, offers, self._path_cache, config, runtime, self._group
+            table,
+            self.stores.providers,
+            offers,
+            comparing,
+            self._path_cache,
+            config,
+            runtime,
+            self._group,
         )
         self._slots = [
             self.download_slot,
@@ -269,22 +282,6 @@ class Client:
             return lifetimes.time_to_live(placed)
 
         return time_to_live
-
-    def _next_seq(self) -> int:
-        """Return a number that rises, across restarts and whatever the clock does (any thread)."""
-        with self._seq_lock:
-            return self._raise_seq()
-
-    def _raise_seq(self) -> int:
-        if self._seq >= self._seq_reserved:
-            state = self.stores.state
-            stored = state.json("seq", 0) if state is not None else 0
-            self._seq = max(self._seq, stored, int(self.runtime.wall() * 1000))
-            self._seq_reserved = self._seq + 100_000
-            if state is not None:
-                state.set_json("seq", self._seq_reserved)
-        self._seq += 1
-        return self._seq
 
     # --- Network ---------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def test_sequence_numbers_rise_across_restarts_though_the_clock_goes_back(tmp_pa
             made = client(tmp_path)
             set_back(made, 3600 * hours_back)
             async with made:
-                numbers += [made._next_seq(), made._next_seq()]
+                numbers += [made._seq.next(), made._seq.next()]
         assert numbers == sorted(set(numbers))
 
     asyncio.run(main())

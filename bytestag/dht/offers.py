@@ -149,14 +149,12 @@ class OfferHandler:
         *,
         is_donor: bool,
         times_to_live: Callable[[], Callable[[KeyBytes], int]],
-        on_seen: Callable[[list[KVPRecord]], None],
     ) -> None:
         self._table = table
         self._config = config
         self._runtime = runtime
         self._is_donor = is_donor
         self._times_to_live = times_to_live
-        self._on_seen = on_seen
         self._commits = _Commits(table, runtime)
         self._offer_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
         self.incoming_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
@@ -198,8 +196,6 @@ class OfferHandler:
         for fetch in fetches:
             await fetch
         finals.flush()
-        held = [row.record for row in rows if row.verdict is Verdict.HELD]
-        await self._runtime.offload(self._on_seen, held + finals.stored)
 
     async def _begin_fetch(
         self, link: Link, number: int, row: OfferedRow, finals: _Finals

@@ -1,41 +1,54 @@
 """Replicator: values held for others: repaired without their publisher, expired in time (shell).
 
-When a row is due, its holder offers it to the donors closest to its key, with the deposit and proof
-that it came with; who holds it already says so, and proves a sample. A holder that was offered a
-row puts its own turn off, so that one of them does the work for all.
+Once a period a holder goes through its rows, region by region, and compares them with the donors
+closest to their keys: by digest, by names where that differs, and only what is missing is offered,
+with the deposit and proof that it came with. The nearest holder does this for all; the others trust
+it seven times in eight, so that nobody can put repairs off for ever. Who says that it holds a row
+proves one, sampled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import DAY, HOUR, OFFER_KEYS_MAX, Config
 from bytestag.crypto.deposits import split_proof
+from bytestag.dht.claims import (
+    Claims,
+    Prefix,
+    bits_set,
+    names_digest,
+    prefix_of,
+    range_of,
+    row_name,
+)
 from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
 from bytestag.dht.offering import ANSWER_SECONDS, offer
 from bytestag.dht.routing import Contact
-from bytestag.errors import BytestagError
+from bytestag.errors import BytestagError, RemoteError
 from bytestag.events.runtime import Runtime
 from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import Link
 from bytestag.tables.base import KVPRecord, KVPTable, Standing, Verdict
-from bytestag.tables.due import Due, DueTable
-from bytestag.tables.memory_stores import MemoryDueTable
 
 _logger = logging.getLogger(__name__)
 
-ROWS_AT_ONCE = 256
+ROWS_PER_REGION_MAX = m.ROWS_NAMED_MAX // 2
+PREFIX_BITS_MAX = 64
 ROWS_PER_OFFER = OFFER_KEYS_MAX // 2  # each brings its deposit and proof along
-JITTER = 0.1
-KEPT_TURNS = 1 / 8
+OWN_TURNS = 1 / 8
+CLAIM_PERIODS = 1.5
 EXPIRED_AT_ONCE = 1000
 LIAR_SECONDS = DAY
+FULL_SECONDS = 6 * HOUR
+AVOIDED_MAX = 1000
 
 
 @dataclass(slots=True)
@@ -43,13 +56,16 @@ class RepairOutcome:
     """What one pass found."""
 
     rows: int = 0
-    offered: int = 0
-    held: int = 0
+    left_to_others: int = 0
+    """Rows that a nearer holder looks after."""
+    compared: int = 0
+    """Rows that another donor was asked about, once for each donor."""
+    named: int = 0
+    """Rows that had to be named one by one."""
+    missing: int = 0
     copied: int = 0
-    failed: int = 0
-    gone: int = 0
     liars: int = 0
-    """Donors that said HELD and could not prove it."""
+    """Donors that said they hold a row and could not prove it."""
     unreachable: set[bytes] = field(default_factory=set)
 
 
@@ -60,29 +76,18 @@ class Replicator:
         self,
         network: DHTNetwork,
         table: KVPTable,
-        due: DueTable | MemoryDueTable,
+        claims: Claims,
         config: Config,
         runtime: Runtime,
     ) -> None:
         self._network = network
         self._table = table
-        self._due = due
+        self._claims = claims
         self._config = config
         self._runtime = runtime
-        self._liars: dict[bytes, float] = {}
-
-    def seen(self, records: list[KVPRecord]) -> None:
-        """Rows were offered to us and are held: their turn comes a period from now (blocking).
-
-        One in eight keeps its turn, so that nobody can put our repairs off for ever.
-        """
-        times = [(r.kvpid, r.blake3, self._next_time()) for r in records if _is_repaired(r)]
-        self._due.add_many(times)
-        self._due.put_many(time for time in times if self._runtime.rng.random() >= KEPT_TURNS)
-
-    def _next_time(self) -> float:
-        jitter = 1 + JITTER * (2 * self._runtime.rng.random() - 1)
-        return self._runtime.wall() + self._config.repair_seconds * jitter
+        self._avoided: OrderedDict[bytes, float] = OrderedDict()
+        self.own_turns = OWN_TURNS
+        """How often rows are looked after although a nearer holder says that it does."""
 
     async def expire(self) -> int:
         """Remove what is past its time."""
@@ -90,84 +95,163 @@ class Replicator:
         return await self._runtime.offload(self._table.expire, now, EXPIRED_AT_ONCE)
 
     async def repair(self) -> RepairOutcome:
-        """Offer the rows that are due to the donors closest to their keys."""
+        """Go through all rows once."""
         outcome = RepairOutcome()
-        due = await self._runtime.offload(self._due.take_due, self._runtime.wall(), ROWS_AT_ONCE)
-        records = await self._runtime.offload(self._records, due, outcome)
         near = Neighbours(self._network)
-        by_donor: dict[Contact, list[KVPRecord]] = {}
-        for record in records:
-            for donor in await self._other_holders(near, record.key):
-                by_donor.setdefault(donor, []).append(record)
-        async with asyncio.TaskGroup() as group:  # one that stalls must not hold up the others
-            for donor, chosen in by_donor.items():
-                group.create_task(self._offer_all(donor, chosen, outcome))
-        await self._runtime.offload(
-            self._due.put_many, [(r.kvpid, r.blake3, self._next_time()) for r in records]
-        )
+        async for prefix, rows in self._regions():
+            outcome.rows += len(rows)
+            await self._repair_region(prefix, rows, near, outcome)
+        if outcome.rows:
+            _logger.info(
+                "repair: %d rows, %d copies made, %d unreachable",
+                outcome.rows,
+                outcome.copied,
+                len(outcome.unreachable),
+            )
         return outcome
+
+    async def _regions(self) -> AsyncIterator[tuple[Prefix, list[KVPRecord]]]:
+        """Yield the rows by regions of at most so many; the same rows give the same regions."""
+        waiting = [prefix_of(bytes(20), 0)]
+        while waiting:
+            prefix = waiting.pop()
+            low, end = range_of(prefix)
+            rows = await self._runtime.offload(
+                self._table.records_between, low, end, ROWS_PER_REGION_MAX + 1
+            )
+            bits = prefix[0] + 1
+            if len(rows) > ROWS_PER_REGION_MAX and bits <= PREFIX_BITS_MAX:
+                middle = ((low + end) // 2).to_bytes(20, "big")
+                waiting += [prefix_of(middle, bits), prefix_of(prefix[1] + bytes(12), bits)]
+                continue
+            now = self._runtime.wall()
+            if kept := [row for row in rows if _is_repaired(row) and row.expires - now >= HOUR]:
+                yield prefix, kept
+
+    async def _repair_region(
+        self,
+        prefix: Prefix,
+        rows: Sequence[KVPRecord],
+        near: Neighbours,
+        outcome: RepairOutcome,
+    ) -> None:
+        by_donor: dict[bytes, tuple[Contact, list[KVPRecord]]] = {}
+        is_own_turn = self._runtime.rng.random() < self.own_turns
+        claimed: dict[bytes, set[bytes]] = {}
+        for row in rows:
+            donors = await self._other_holders(near, row.key)
+            if not is_own_turn and self._is_looked_after(row, prefix, donors, claimed):
+                outcome.left_to_others += 1
+                continue
+            for donor in donors:
+                by_donor.setdefault(donor.id, (donor, []))[1].append(row)
+        async with asyncio.TaskGroup() as group:  # one that stalls must not hold up the others
+            for donor, chosen in by_donor.values():
+                group.create_task(self._compare(donor, prefix, chosen, outcome))
 
     async def _other_holders(self, near: Neighbours, key: KeyBytes) -> list[Contact]:
         """Return the donors that should hold a row beside us: we count if we are close enough."""
         copies = self._config.copies
         now = self._runtime.monotonic()
-        self._liars = {id_: until for id_, until in self._liars.items() if until > now}
-        donors = [d for d in await near.donors(key, copies) if d.id not in self._liars]
+        donors = [
+            donor
+            for donor in await near.donors(key, copies)
+            if self._avoided.get(donor.id, 0.0) <= now
+        ]
         own = self._network.protocol.identity.node_id.distance_int(key)
-        closer = sum(donor.node_id.distance_int(key) < own for donor in donors)
+        closer = sum(donor.node_id.distance_int(key) < own for donor in donors[:copies])
         return donors[: copies - 1 if closer < copies else copies]
 
-    def _records(self, due: Iterable[Due], outcome: RepairOutcome) -> list[KVPRecord]:
-        """Return the rows that are still here; the others leave the queue."""
-        records = []
-        now = self._runtime.wall()
-        for entry in due:
-            outcome.rows += 1
-            try:
-                record = self._table.record(entry.kvpid, entry.blake3)
-            except KeyError:
-                record = None
-            if record is None or record.expires - now < HOUR or not _is_repaired(record):
-                self._due.remove(entry.kvpid, entry.blake3)
-                outcome.gone += 1
-            else:
-                records.append(record)
-        return records
+    def _is_looked_after(
+        self,
+        row: KVPRecord,
+        prefix: Prefix,
+        donors: Sequence[Contact],
+        claimed: dict[bytes, set[bytes]],
+    ) -> bool:
+        """Whether a nearer donor named this row to us in the last period."""
+        own = self._network.protocol.identity.node_id.distance_int(row.key)
+        nearer = [d.id for d in donors if d.node_id.distance_int(row.key) < own]
+        if unknown := [id_ for id_ in nearer if id_ not in claimed]:
+            since = self._runtime.monotonic() - CLAIM_PERIODS * self._config.repair_seconds
+            found = self._claims.names(unknown, prefix, since)
+            claimed.update((id_, found.get(id_, set())) for id_ in unknown)
+        name = row_name(row)
+        return any(name in claimed[id_] for id_ in nearer)
 
-    async def _offer_all(
-        self, donor: Contact, records: list[KVPRecord], outcome: RepairOutcome
-    ) -> None:
-        for start in range(0, len(records), ROWS_PER_OFFER):
-            await self._offer(donor, records[start : start + ROWS_PER_OFFER], outcome)
+    # --- One donor -------------------------------------------------------------------------------
 
-    async def _offer(
-        self, donor: Contact, records: list[KVPRecord], outcome: RepairOutcome
+    async def _compare(
+        self,
+        donor: Contact,
+        prefix: Prefix,
+        rows: Sequence[KVPRecord],
+        outcome: RepairOutcome,
     ) -> None:
         if donor.id in outcome.unreachable:
             return
-        outcome.offered += len(records)
+        outcome.compared += len(rows)
         try:
-            await self._offer_and_count(donor, records, outcome)
+            link = await self._network.link_to(donor)
+            missing = await self._missing_at(link, prefix, rows, outcome)
+            refused: set[bytes] = set()
+            for start in range(0, len(missing), ROWS_PER_OFFER):
+                some = missing[start : start + ROWS_PER_OFFER]
+                refused |= await self._offer(donor, link, some, outcome)
+            held = [row for row in rows if row_name(row) not in refused]
+            await self._sample(donor, link, held, outcome)
         except BytestagError as error:
             _logger.debug("! repair at %r: %s", donor, error)
             outcome.unreachable.add(donor.id)
-            outcome.failed += len(records)
 
-    async def _offer_and_count(
-        self, donor: Contact, records: list[KVPRecord], outcome: RepairOutcome
-    ) -> None:
-        link = await self._network.link_to(donor)
-        held = []
+    async def _missing_at(
+        self, link: Link, prefix: Prefix, rows: Sequence[KVPRecord], outcome: RepairOutcome
+    ) -> list[KVPRecord]:
+        """Return those of ascending rows that a donor says it lacks."""
+        by_name = sorted((row_name(row), row) for row in rows)
+        by_name = by_name[: m.ROWS_NAMED_MAX]
+        names = b"".join(name for name, _ in by_name)
+        question = m.Compare(self._runtime.token_bytes(20), *prefix, names_digest(names))
+        answer = await link.ask(question, ANSWER_SECONDS)
+        if isinstance(answer, m.Compared) and answer.is_same:
+            return []
+        outcome.named += len(by_name)
+        lacking = await link.ask(
+            m.Names(self._runtime.token_bytes(20), *prefix, names), ANSWER_SECONDS
+        )
+        if not isinstance(lacking, m.Lacking):
+            raise RemoteError("names were answered with something else")
+        missing = [by_name[number][1] for number in bits_set(lacking.bitmap, len(by_name))]
+        outcome.missing += len(missing)
+        return missing
+
+    async def _offer(
+        self, donor: Contact, link: Link, records: list[KVPRecord], outcome: RepairOutcome
+    ) -> set[bytes]:
+        """Offer rows; return the names of those that were not taken."""
+        refused = set()
         async for word in offer(link, self._make_offer(records)):
-            if word.verdict is Verdict.HELD:
-                held.append(records[word.entry])
-            elif word.verdict is Verdict.ACCEPTED:
+            if word.verdict is Verdict.ACCEPTED:
                 outcome.copied += 1
-        outcome.held += len(held)
+            elif word.verdict is not Verdict.HELD:
+                refused.add(row_name(records[word.entry]))
+            if word.verdict is Verdict.FULL:
+                self._avoid(donor, FULL_SECONDS)
+        return refused
+
+    async def _sample(
+        self, donor: Contact, link: Link, held: list[KVPRecord], outcome: RepairOutcome
+    ) -> None:
         if held and not await self._proves(link, self._runtime.rng.choice(held)):
             _logger.warning("! %r says that it holds what it cannot prove", donor)
             outcome.liars += 1
-            self._liars[donor.id] = self._runtime.monotonic() + LIAR_SECONDS
+            self._avoid(donor, LIAR_SECONDS)
+
+    def _avoid(self, donor: Contact, seconds: float) -> None:
+        """Count on others in its stead for a while."""
+        self._avoided[donor.id] = self._runtime.monotonic() + seconds
+        while len(self._avoided) > AVOIDED_MAX:
+            self._avoided.popitem(last=False)
 
     async def _proves(self, link: Link, record: KVPRecord) -> bool:
         """Let a donor prove one row that it says it holds; we have the bytes to compare with."""

@@ -16,6 +16,7 @@ from bytestag.config import HOUR, Config
 from bytestag.crypto.identity import pack_address
 from bytestag.crypto.providers import keys_digest, read_provider_record
 from bytestag.dht.caching import PathCache
+from bytestag.dht.comparing import CompareHandler
 from bytestag.dht.offers import OfferHandler
 from bytestag.errors import BytestagError, LocalError, PacketError
 from bytestag.events.runtime import Runtime
@@ -42,6 +43,7 @@ class Serving:
         table: KVPTable,
         providers: ProviderTable | MemoryProviderTable,
         offers: OfferHandler,
+        comparing: CompareHandler,
         path_cache: PathCache,
         config: Config,
         runtime: Runtime,
@@ -50,6 +52,7 @@ class Serving:
         self._table = table
         self._providers = providers
         self._offers = offers
+        self._comparing = comparing
         self._path_cache = path_cache
         self._config = config
         self._runtime = runtime
@@ -84,6 +87,10 @@ class Serving:
                 self._begin(self._record_slot, self._accept_record, link, request)
             case m.Prove():
                 self._begin(self._record_slot, self._prove, link, request)
+            case m.Compare():
+                self._comparing.compare(link, request)
+            case m.Names():
+                self._begin(self._record_slot, self._comparing.names, link, request)
 
     def _begin(
         self,
@@ -117,6 +124,8 @@ class Serving:
             link.send(m.Done(request.id, Verdict.BUSY))
         elif isinstance(request, m.Prove):
             link.send(m.Proof(request.id, []))
+        elif isinstance(request, m.Names):
+            link.send(m.Lacking(request.id, b""))
 
     # --- GET -------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Upkeep:
                 (CHECK_SECONDS, self._join_or_refresh),
                 (10 * CHECK_SECONDS, self._replicator.expire),
                 (10 * CHECK_SECONDS, self._expire_providers),
-                (CHECK_SECONDS, self._repair_all),
+                (config.repair_seconds, self._replicator.repair),
                 (CHECK_SECONDS, self._republish),
                 (config.provider_renew_seconds, self._reprovide),
                 (5 * CHECK_SECONDS, self._save),
@@ -81,15 +81,3 @@ class Upkeep:
     async def _expire_providers(self) -> None:
         while await self._runtime.offload(self._providers.expire, self._runtime.wall()):
             pass
-
-    async def _repair_all(self) -> None:
-        while True:
-            outcome = await self._replicator.repair()
-            if not outcome.rows:
-                return
-            _logger.info(
-                "repair: %d rows, %d copies made, %d held",
-                outcome.rows,
-                outcome.copied,
-                outcome.held,
-            )

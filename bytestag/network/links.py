@@ -25,7 +25,7 @@ ANSWERS_QUEUED_MAX = 128
 ANSWERS_UNSENT_MAX = 4096
 RATE_MIN = 4 * 1024
 """Bytes a second that a transfer must make on the whole; a trickle holds no slot."""
-Request = m.Get | m.Cancel | m.Offer | m.Provide | m.Prove
+Request = m.Get | m.Cancel | m.Offer | m.Provide | m.Prove | m.Compare | m.Names
 
 
 class Busy(RemoteError):

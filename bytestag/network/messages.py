@@ -12,10 +12,11 @@ from typing import Annotated
 from bytestag import codec
 from bytestag.codec import Meta
 from bytestag.config import OFFER_KEYS_MAX, VALUE_BYTES_MAX
-from bytestag.network.packets import Bin20, Bin32, Seconds, Size
+from bytestag.network.packets import Bin16, Bin20, Bin32, Seconds, Size
 
 Hours = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Code = Annotated[int, Meta(ge=0, le=255)]
+ROWS_NAMED_MAX = 1024
 UNIT_BYTES_MIN = 1024  # so that the units of a value are few: the receiver counts them
 ValueBytes = Annotated[int, Meta(ge=0, le=VALUE_BYTES_MAX)]
 
@@ -146,7 +147,46 @@ class Proof(codec.Struct, tag=11, array_like=True):
     proofs: Annotated[list[Bin32 | None], Meta(max_length=OFFER_KEYS_MAX)]
 
 
-Message = Get | Found | Absent | Cancel | Offer | Answer | Stored | Provide | Done | Prove | Proof
+Prefix8 = Annotated[bytes, Meta(min_length=8, max_length=8)]
+PrefixBits = Annotated[int, Meta(ge=0, le=64)]
+
+
+class Compare(codec.Struct, tag=12, array_like=True):
+    """Do you still hold all that I named to you under this prefix? ``digest`` stands for it."""
+
+    id: Bin20
+    prefix_bits: PrefixBits
+    prefix: Prefix8
+    digest: Bin16
+
+
+class Compared(codec.Struct, tag=13, array_like=True):
+    """Yes, or: name the rows."""
+
+    id: Bin20
+    is_same: bool
+
+
+class Names(codec.Struct, tag=14, array_like=True):
+    """These rows I hold, and you should: 8 bytes of BLAKE3 each, ascending."""
+
+    id: Bin20
+    prefix_bits: PrefixBits
+    prefix: Prefix8
+    names: Annotated[bytes, Meta(max_length=8 * ROWS_NAMED_MAX)]
+
+
+class Lacking(codec.Struct, tag=15, array_like=True):
+    """Bit *i* (of byte *i* / 8, lowest first) is set if the *i*-th named row is not held."""
+
+    id: Bin20
+    bitmap: Annotated[bytes, Meta(max_length=ROWS_NAMED_MAX // 8)]
+
+
+Message = (
+    Get | Found | Absent | Cancel | Offer | Answer | Stored | Provide | Done | Prove | Proof
+    | Compare | Compared | Names | Lacking
+)  # fmt: skip
 
 decode: Callable[[codec.Packed], Message] = codec.decoder(Message)
 encode = codec.encode

@@ -183,6 +183,19 @@ class KVPTable(ABC):
                 values.append(None)
         return values
 
+    def records_between(self, low: int, end: int, limit: int) -> list[KVPRecord]:
+        """Return rows whose key, as a number, is in ``low <= key < end``, in key order.
+
+        At most about ``limit``: all rows of the last key are among them.
+        """
+        found: list[KVPRecord] = []
+        for key in dict.fromkeys(kvpid.key for kvpid in self.keys()):
+            if len(found) >= limit or key.integer >= end:
+                break
+            if key.integer >= low:
+                found += self.records_by_key(key)
+        return found
+
     @abstractmethod
     def keys(self) -> Iterator[KVPID]:
         """Yield every KVPID once, in key order, without holding them all in memory."""

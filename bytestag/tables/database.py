@@ -108,6 +108,10 @@ class DatabaseKVPTable(KVPTable):
             value = _value(connection, record)
         return self.read(record.kvpid, record.blake3) if value is None else value
 
+    def records_between(self, low: int, end: int, limit: int) -> list[KVPRecord]:
+        with self.database.read() as connection:
+            return database_reads.rows_between(connection, low, end, limit)
+
     def keys(self) -> Iterator[KVPID]:
         query = sa.select(_c.key, _c.sha1).distinct().order_by(_c.key, _c.sha1).limit(PAGE_ROWS)
         page = self._key_page(query)

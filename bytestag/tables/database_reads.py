@@ -14,6 +14,7 @@ from bytestag.tables.base import KVPID, KVPRecord, Standing
 from bytestag.tables.schema import records, totals
 
 _c = records.c
+KEY_END = 2**160
 COLUMNS = (
     _c.key,
     _c.sha1,
@@ -64,6 +65,20 @@ def rows_of_keys(
     for row in connection.execute(_ROWS_OF_KEYS, {"keys": list(found)}):
         record = to_record(row)
         found[record.key].append(record)
+    return found
+
+
+def rows_between(connection: sa.Connection, low: int, end: int, limit: int) -> list[KVPRecord]:
+    """Return rows by key, at most about ``limit``; all rows of the last key are among them."""
+    query = sa.select(*COLUMNS).where(_c.key >= low.to_bytes(20, "big"))
+    if end < KEY_END:
+        query = query.where(_c.key < end.to_bytes(20, "big"))
+    found = [
+        to_record(row) for row in connection.execute(query.order_by(_c.key, _c.id).limit(limit))
+    ]
+    if len(found) == limit:  # there may be more rows of this key
+        last = found[-1].key
+        found = [row for row in found if row.key != last] + rows_of_key(connection, last)
     return found
 
 

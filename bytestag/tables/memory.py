@@ -62,6 +62,15 @@ class MemoryKVPTable(KVPTable):
         with self._lock:
             return self._values[kvpid, self.record(kvpid, selector).blake3]
 
+    def records_between(self, low: int, end: int, limit: int) -> list[KVPRecord]:
+        found: list[KVPRecord] = []
+        with self._lock:
+            for key in sorted(key for key in self._rows if low <= key.integer < end):
+                if len(found) >= limit:
+                    break
+                found += self._rows[key]
+        return found
+
     def keys(self) -> Iterator[KVPID]:
         with self._lock:
             keys = sorted(self._rows)

@@ -1,22 +1,26 @@
-"""The due queue and the provider records in memory, for clients and simulated nodes (pure but for
-locks).
+"""The due queue, the provider records and the state in memory, for clients and simulated nodes
+(pure but for locks).
 
-Same methods and meaning as ``due.DueTable`` and ``providers.ProviderTable``.
+Same methods and meaning as ``due.DueTable``, ``providers.ProviderTable`` and ``state.StateTable``.
 """
 
 from __future__ import annotations
 
 import heapq
+import json
 import random
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from bytestag import config
+from bytestag.errors import StorageError
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID
 from bytestag.tables.due import LEASE_SECONDS, Due
 from bytestag.tables.providers import SEQ_MAX, Provider, sample
+from bytestag.tables.state import CONTACTS_MAX, STATE_BYTES_MAX, KnownContact
 
 PROVIDER_ROWS_MAX = 100_000
 KEYS_PER_PROVIDER_MAX = PROVIDER_ROWS_MAX // 10
@@ -195,3 +199,64 @@ class MemoryProviderTable:
         self._of_provider[name[0]] -= len(keys)
         if not self._of_provider[name[0]]:
             del self._of_provider[name[0]]
+
+
+class MemoryStateTable:
+    """Small named values, and contacts: what a simulated node remembers when it comes back."""
+
+    def __init__(self, contacts_max: int = CONTACTS_MAX) -> None:
+        self._lock = threading.Lock()
+        self._contacts_max = contacts_max
+        self._values: dict[str, bytes] = {}
+        self._contacts: dict[KeyBytes, KnownContact] = {}
+
+    def value(self, name: str, default: bytes | None = None) -> bytes | None:
+        """Return the bytes stored under a name."""
+        with self._lock:
+            return self._values.get(name, default)
+
+    def set_value(self, name: str, value: bytes) -> None:
+        """Store bytes under a name."""
+        if len(value) > STATE_BYTES_MAX:
+            raise StorageError(f"the state {name!r} is larger than {STATE_BYTES_MAX} bytes")
+        with self._lock:
+            self._values[name] = bytes(value)
+
+    def json(self, name: str, default: Any = None) -> Any:
+        """Return the JSON value stored under a name."""
+        found = self.value(name)
+        return default if found is None else json.loads(found)
+
+    def set_json(self, name: str, value: Any) -> None:
+        """Store a JSON value under a name."""
+        self.set_value(name, json.dumps(value, separators=(",", ":"), sort_keys=True).encode())
+
+    def forget(self, name: str) -> None:
+        """Remove a named value, if there is one."""
+        with self._lock:
+            self._values.pop(name, None)
+
+    def put_contacts(self, known: Iterable[KnownContact]) -> None:
+        """Remember contacts, newer knowledge over older; the longest unseen give way."""
+        with self._lock:
+            for contact in known:
+                before = self._contacts.get(contact.node_id)
+                if before is None or contact.last_seen >= before.last_seen:
+                    self._contacts[contact.node_id] = contact
+            if len(self._contacts) > self._contacts_max:
+                kept = self._latest(self._contacts_max)
+                self._contacts = {contact.node_id: contact for contact in kept}
+
+    def contacts(self, limit: int = CONTACTS_MAX) -> list[KnownContact]:
+        """Return contacts, the most recently seen first."""
+        with self._lock:
+            return self._latest(limit)
+
+    def remove_contact(self, node_id: KeyBytes) -> None:
+        """Forget a contact, if it is known."""
+        with self._lock:
+            self._contacts.pop(node_id, None)
+
+    def _latest(self, limit: int) -> list[KnownContact]:
+        order = sorted(self._contacts.values(), key=lambda c: (-c.last_seen, c.node_id))
+        return order[:limit]

@@ -13,7 +13,7 @@ from bytestag.tables.database import DatabaseKVPTable
 from bytestag.tables.database_engine import Database
 from bytestag.tables.due import DueTable
 from bytestag.tables.memory import MemoryKVPTable
-from bytestag.tables.memory_stores import MemoryDueTable, MemoryProviderTable
+from bytestag.tables.memory_stores import MemoryDueTable, MemoryProviderTable, MemoryStateTable
 from bytestag.tables.providers import ProviderTable
 from bytestag.tables.shared import SharedFilesKVPTable
 from bytestag.tables.state import StateTable
@@ -30,9 +30,8 @@ class Stores:
     table: KVPTable
     """Both, as one."""
     publish_due: DueTable | MemoryDueTable
-    repair_due: DueTable | MemoryDueTable
     providers: ProviderTable | MemoryProviderTable
-    state: StateTable | None
+    state: StateTable | MemoryStateTable | None
     _databases: tuple[Database, ...] = ()
 
     def close(self) -> None:
@@ -69,7 +68,6 @@ def open_stores(
         shared,
         AggregatedKVPTable(table, [shared]),
         DueTable(database, "publish"),
-        DueTable(database, "repair"),
         ProviderTable(database),
         StateTable(database),
         (database,),
@@ -79,9 +77,7 @@ def open_stores(
 def memory_stores(cache_bytes: int, node_key: KeyBytes, wall: Callable[[], float]) -> Stores:
     """Return tables that are gone with the process."""
     cache = MemoryKVPTable(cache_bytes, wall, node_key=node_key)
-    return Stores(
-        cache, None, cache, MemoryDueTable(), MemoryDueTable(), MemoryProviderTable(), None
-    )
+    return Stores(cache, None, cache, MemoryDueTable(), MemoryProviderTable(), None)
 
 
 def _cache_url(cache: str | Path) -> str | Path:

@@ -1,9 +1,11 @@
 """What a hostile peer may try against one node, and what it does not get."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from bytestag.config import HOUR
 from bytestag.dht.fetching import Wanted
 from bytestag.dht.lookup import Shortlist
 from bytestag.dht.routing import Contact
@@ -14,6 +16,7 @@ from bytestag.network.links import ANSWERS_UNSENT_MAX
 from bytestag.network.packets import Provider
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
+from bytestag.tables.base import Standing, own_record
 from bytestag.uri import Link
 from tests.dht.helpers import Cluster, add_values, publisher, values
 
@@ -160,22 +163,33 @@ def test_a_peer_that_was_restarted_is_talked_to_again_at_once():
     run(main, conditions=CALM)
 
 
-def test_offers_put_repair_off_but_not_for_ever():
+@pytest.mark.parametrize("is_defended", [True, False])
+def test_a_nearer_node_that_claims_all_rows_puts_repair_off_but_not_for_ever(is_defended):
     async def main(world):
-        async with Cluster(world) as cluster:
-            donor = await cluster.start()
-            client = await publisher(cluster)
-            rows = values(40)
-            records = add_values(client, rows)
-            await client.publisher.publish(records, copies=1, keep_seconds=90 * 86400)
-            kept = [donor.stores.cache.record(kvpid) for kvpid in rows]
-            now = donor.runtime.wall()
-            donor.stores.repair_due.put_many((r.kvpid, r.blake3, now) for r in kept)
-            donor.replicator.seen(kept)
-            left = len(donor.stores.repair_due.take_due(now, 100))
-            assert 0 < left < 20
+        async with Cluster(world, copies=2) as cluster:
+            await cluster.start_many(4)
+            rows = values(5)
+            donors = cluster.clients
+            for kvpid, value in rows.items():  # one copy each, at the second closest
+                second = cluster.true_closest(kvpid.key, 2)[1]
+                record = replace(own_record(kvpid, value), standing=Standing.KEPT)
+                second.stores.cache.store(record, value, second.runtime.wall())
+                second.claims.names = lambda ids, *_: dict.fromkeys(ids, All())
+                if not is_defended:
+                    second.replicator.own_turns = 0.0
+            await asyncio.sleep(24 * HOUR)
+            copies = [len(cluster.holders(kvpid)) for kvpid in rows]
+            assert (min(copies) == 2) == is_defended
+            assert donors
 
     run(main, conditions=CALM)
+
+
+class All:
+    """A set of every name."""
+
+    def __contains__(self, name):
+        return True
 
 
 def test_a_walk_with_unanswered_contacts_does_not_claim_to_know_everybody():

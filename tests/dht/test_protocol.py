@@ -8,7 +8,7 @@ import pytest
 from bytestag import config
 from bytestag.config import HOUR
 from bytestag.crypto.identity import Identity, make_card, pack_address
-from bytestag.crypto.providers import make_provider_record
+from bytestag.crypto.providers import make_provider_record, make_renewal
 from bytestag.dht.routing import Contact
 from bytestag.errors import LocalError, PacketError, Timeout
 from bytestag.keys import KeyBytes
@@ -384,6 +384,9 @@ def test_a_forged_source_gets_three_times_the_bytes_at_most(method, token):
     async def main(world):
         async with Cluster(world) as cluster:
             client, key = await rich(cluster)
+            expires = client.runtime.wall() + HOUR
+            named = [(0, bytes(20), bytes(8))]
+            renewal = make_renewal(SOMEBODY, LOCAL, client.identity.node_id, 1, expires, named)
             most = 0
             cases = [
                 (size, node_id, wants, cut)
@@ -397,6 +400,7 @@ def test_a_forged_source_gets_three_times_the_bytes_at_most(method, token):
                 victim = await Peer(world, host).open()
                 made = query(node_id=node_id, target=key, token=token, wants_card=wants_card)
                 made.padding = bytes(size)
+                made.renewal = renewal if method == "bt_renew" else b""
                 datagram = bytes(1) + bytes(20)
                 datagram += request(method, made)[21:] if token else _raw(method, made)
                 datagram = datagram[: len(datagram) - cut]

@@ -211,7 +211,7 @@ def test_a_renewal_counts_if_it_is_new_and_signed_for_this_holder(case):
                 change.get("identity", client.identity),
                 cluster.config.network_id,
                 change.get("holder", donor.identity.node_id),
-                change.get("seq", client._next_seq()),
+                change.get("seq", client._seq.next()),
                 expires,
                 named,
             )

@@ -101,6 +101,25 @@ def test_keys_come_in_order_and_once(table: KVPTable) -> None:
     assert list(table.keys()) == sorted(record.kvpid for record, _value in rows)
 
 
+def test_rows_of_a_range_come_in_key_order_and_no_key_is_cut(table: KVPTable) -> None:
+    values = numbered(30)
+    table.store_many([row(value) for value in values], NOW)
+    key = sorted(key_of(value) for value in values)[9]
+    table.store_many([row(b"more %d" % n, key=key) for n in range(3)], NOW)
+    everything = table.records_between(0, 2**160, 1000)
+    assert len(everything) == 33
+    assert [r.key for r in everything] == sorted(r.key for r in everything)
+    assert everything == [r for k in dict.fromkeys(r.key for r in everything)
+                          for r in table.records_by_key(k)]  # fmt: skip
+    page = table.records_between(0, 2**160, 11)
+    assert page == everything[: len(page)]
+    assert len(page) == 13  # all four rows of the tenth key
+    low, end = everything[5].key.integer, everything[20].key.integer
+    assert table.records_between(low, end, 1000) == everything[5:20]
+    assert table.records_between(low + 1, low + 1, 1000) == []
+    assert table.records_between(end, end + 1, 5) == [everything[20]]
+
+
 def test_a_renewal_is_held_and_takes_the_later_expiry(table: KVPTable) -> None:
     record, value = row(b"123")
     table.store(record, value, NOW)

@@ -232,6 +232,10 @@ def session_messages() -> Iterator[Vector]:
         messages.Done(ID, 0),
         messages.Prove(ID, nonce, [messages.Row(KEY, KEY, B3)]),
         messages.Proof(ID, [proof, None]),
+        messages.Compare(ID, 4, bytes([0xA0]) + bytes(7), bytes(range(16))),
+        messages.Compared(ID, False),
+        messages.Names(ID, 4, bytes([0xA0]) + bytes(7), bytes(range(16))),
+        messages.Lacking(ID, b"\2"),
     ]
     for message in made:
         yield vector(type(message).__name__.upper(), messages.encode(message))

@@ -1,0 +1,195 @@
+"""Repair among holders: what is compared, named, and sent; what claims do and do not."""
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bytestag.config import HOUR
+from bytestag.dht import claims as c
+from bytestag.dht.claims import Claims
+from bytestag.keys import KeyBytes
+from bytestag.network import messages as m
+from bytestag.sim.network import Conditions
+from bytestag.sim.world import run
+from bytestag.tables.base import Standing, own_record
+from tests.dht.helpers import Cluster, values
+
+CALM = Conditions(latency=0.02)
+A, B = bytes([1]) * 20, bytes([2]) * 20
+ROOT = c.prefix_of(bytes(20), 0)
+NAMES = b"".join(sorted(bytes([n]) * 8 for n in range(20)))
+
+
+# --- Claims --------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_confirmed_while_it_is_the_same_and_all_of_it_is_held():
+    claims = Claims()
+    digest = c.names_digest(NAMES)
+    assert not claims.confirm(A, ROOT, digest, 0)
+    claims.learn(A, ROOT, NAMES, 0, holds_all=True)
+    assert claims.confirm(A, ROOT, digest, 1)
+    assert not claims.confirm(B, ROOT, digest, 1)
+    assert not claims.confirm(A, ROOT, bytes(16), 1)
+    assert not claims.confirm(A, c.prefix_of(bytes(20), 1), digest, 1)
+    claims.row_went(bytes(20))
+    assert not claims.confirm(A, ROOT, digest, 2)
+    claims.learn(A, ROOT, NAMES, 3, holds_all=False)
+    assert not claims.confirm(A, ROOT, digest, 4)
+
+
+def test_only_a_row_under_the_prefix_ends_a_claim_when_it_goes():
+    claims = Claims()
+    prefix = c.prefix_of(b"\xa5" * 20, 4)
+    claims.learn(A, prefix, NAMES, 0, holds_all=True)
+    claims.row_went(b"\xb5" * 20)
+    assert claims.confirm(A, prefix, c.names_digest(NAMES), 0)
+    claims.row_went(b"\xaf" * 20)
+    assert not claims.confirm(A, prefix, c.names_digest(NAMES), 0)
+
+
+def test_names_are_told_of_who_said_so_lately_where_prefixes_overlap():
+    claims = Claims()
+    claims.learn(A, c.prefix_of(b"\xa0" * 20, 4), NAMES, 10, holds_all=False)
+    for bits, found in ((0, True), (3, True), (4, True), (6, True)):
+        prefix = c.prefix_of(b"\xa0" * 20, bits)
+        assert (A in claims.names([A, B], prefix, 10)) == found
+    assert not claims.names([A], c.prefix_of(b"\xb0" * 20, 4), 0)
+    assert not claims.names([B], ROOT, 0)
+    assert not claims.names([A], ROOT, 11)
+    assert len(claims.names([A], ROOT, 0)[A]) == 20
+
+
+def test_claims_are_bounded_in_all_and_for_each_node():
+    claims = Claims(10_000, 1_000)
+    claims.learn(B, ROOT, NAMES, 0, holds_all=True)
+    for number in range(200):
+        prefix = c.prefix_of(bytes([number]) * 20, 8)
+        claims.learn(A, prefix, NAMES, number, holds_all=True)
+    assert claims.bytes_used <= 1_000 + 168
+    assert claims.confirm(B, ROOT, c.names_digest(NAMES), 0)  # others lose nothing by it
+    for number in range(200):
+        claims.learn(bytes([number]) * 20, ROOT, NAMES, number, holds_all=True)
+    assert claims.bytes_used <= 10_000
+    claims.learn(A, ROOT, bytes(2_000), 0, holds_all=True)
+    assert not claims.names([A], ROOT, 0)
+
+
+@given(st.binary(min_size=20, max_size=20), st.integers(0, 64), st.binary(min_size=20, max_size=20))
+def test_a_prefix_is_the_range_of_its_keys(key, bits, other):
+    prefix = c.prefix_of(key, bits)
+    low, end = c.range_of(prefix)
+    assert low <= int.from_bytes(key, "big") < end
+    assert (low <= int.from_bytes(other, "big") < end) == (c.prefix_of(other, bits) == prefix)
+
+
+@given(st.lists(st.binary(min_size=8, max_size=8), unique=True, max_size=64), st.data())
+def test_the_bitmap_names_what_is_lacking(names, data):
+    held = set(data.draw(st.lists(st.sampled_from(names)) if names else st.just([])))
+    bitmap = c.lacking(b"".join(names), held)
+    found = [names[i] for i in c.bits_set(bitmap, len(names))]
+    assert found == [name for name in names if name not in held]
+
+
+# --- Among nodes ---------------------------------------------------------------------------------
+
+
+def keep(client, rows):
+    """Put rows into a donor as if they had been kept there for a publisher."""
+    now = client.runtime.wall()
+    for kvpid, value in rows.items():
+        record = replace(
+            own_record(kvpid, value, int(now)), standing=Standing.REPLICA, time_to_live=80_000
+        )
+        client.stores.cache.store(record, value, now)
+
+
+def count_messages(cluster):
+    """Count what nodes ask of each other inside sessions."""
+    counts = {}
+    for client in cluster.clients:
+        handle = client._serving.handle
+
+        def counted(link, request, handle=handle):
+            name = type(request).__name__
+            counts[name] = counts.get(name, 0) + 1
+            handle(link, request)
+
+        client._serving.handle = counted
+    return counts
+
+
+def test_rows_are_named_once_and_from_then_on_a_digest_will_do():
+    async def main(world):
+        async with Cluster(world, copies=4) as cluster:
+            await cluster.start_many(4)
+            for client in cluster.clients:
+                client.replicator.own_turns = 0.0
+            rows = values(60, size=2_000)
+            keep(cluster.clients[0], rows)
+            await asyncio.sleep(4 * HOUR)
+            assert all(len(cluster.holders(kvpid)) == 4 for kvpid in rows)
+            counts = count_messages(cluster)
+            before = world.network.bytes_sent
+            await asyncio.sleep(4 * HOUR)
+            assert counts["Compare"] >= 20
+            assert counts.get("Names", 0) <= 2
+            assert "Offer" not in counts
+            assert (world.network.bytes_sent - before) / 4 / 4 < 40_000  # a node and hour
+
+    run(main, seed=1, conditions=CALM)
+
+
+def test_a_row_that_is_lost_at_one_holder_comes_back_within_two_periods():
+    async def main(world):
+        async with Cluster(world, copies=3) as cluster:
+            await cluster.start_many(5)
+            rows = values(20)
+            keep(cluster.clients[2], rows)
+            await asyncio.sleep(4 * HOUR)
+            for kvpid in rows:
+                cluster.true_closest(kvpid.key, 1)[0].stores.cache.remove(kvpid)
+            await asyncio.sleep(2.5 * HOUR)
+            for kvpid in rows:
+                assert set(cluster.true_closest(kvpid.key, 3)) <= set(cluster.holders(kvpid))
+
+    run(main, seed=1, conditions=CALM)
+
+
+def test_more_rows_than_one_message_names_are_compared_by_regions():
+    async def main(world):
+        async with Cluster(world, copies=2) as cluster:
+            await cluster.start_many(2)
+            rng = random.Random(1)
+            rows = {}
+            for kvpid, value in values(1500, size=20).items():
+                near = KeyBytes(cluster.clients[0].identity.node_id[:1] + rng.randbytes(19))
+                rows[kvpid._replace(key=near)] = value
+            keep(cluster.clients[0], rows)
+            counts = count_messages(cluster)
+            await asyncio.sleep(3 * HOUR)
+            assert len(cluster.clients[1].stores.cache) == 1500
+            assert counts["Names"] >= 3
+
+    run(main, conditions=CALM)
+
+
+@pytest.mark.parametrize("bits", [0, 3])
+def test_a_prefix_with_more_bits_than_it_says_is_refused(bits):
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            link = await other.dht_network.link_to(next(iter(other.protocol.router)))
+            with pytest.raises(TimeoutError):
+                await link.ask(m.Compare(bytes(20), bits, b"\xff" * 8, bytes(16)), 2)
+            with pytest.raises(TimeoutError):
+                await link.ask(m.Names(bytes(20), bits, b"\xff" * 8, NAMES), 2)
+            right = m.Names(bytes(20), bits, bytes(8), NAMES)
+            assert (await link.ask(right, 2)).bitmap == b"\xff\xff\x0f"
+            assert donor.claims.bytes_used
+
+    run(main, conditions=CALM)
