@@ -5,6 +5,8 @@
 :mod:`.runtime`      clocks and randomness that follow from the loop and a seed
 :mod:`.network`      datagrams with delay, loss, repetition, corruption, partitions
 :mod:`.world`        all three together, from beginning to end
+:mod:`.process`      what one machine runs, so that it can be killed or frozen as a whole
+:mod:`.cluster`      real nodes that start, stop, crash, freeze and come back
 ===================  =======================================================================
 """
 

@@ -4,11 +4,15 @@ Nothing waits: when no callback is ready, the clock is set to the time of the ne
 of a node passes in the time its work takes, and the same program runs the same way each time. The
 loop has no file descriptors and no threads; what would need them raises.
 
+What runs can belong to an :class:`Owner`, through the context variable :data:`OWNER`: its tasks are
+told to it, and its handles can be taken away as a whole, for good or for a while. That costs a loop
+without owners nothing.
+
 Timers are kept here, not by :class:`asyncio.BaseEventLoop`: a heap of plain tuples is compared in
 C, which a world of ten thousand nodes notices. What is relied on: ``run_forever`` calls
 ``_run_once`` until ``_stopping``, ``call_soon`` appends handles to ``_ready``, and a cancelled
 :class:`asyncio.TimerHandle` tells ``_timer_handle_cancelled``; ``tests/sim/test_loop.py`` pins
-these.
+these. Owners rely on :class:`asyncio.Handle` having its ``_context``.
 """
 
 from __future__ import annotations
@@ -16,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine, Generator
 from concurrent.futures import Executor
-from contextvars import Context
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from contextvars import Context, ContextVar
+from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -34,6 +38,24 @@ class Deadlock(RuntimeError):
     """Tasks wait for each other: nothing is ready, and no timer is set that could change that."""
 
 
+class Owner(Protocol):
+    """To whom tasks and handles belong."""
+
+    def adopt(self, task: asyncio.Task[Any]) -> None: ...
+
+
+OWNER: ContextVar[Owner | None] = ContextVar("owner", default=None)
+"""Whose code runs; tasks and timers inherit it, as they do every context variable."""
+_Timer = tuple[float, int, asyncio.TimerHandle]
+
+
+class Handles(NamedTuple):
+    """What was to be called: as soon as possible, and at its time."""
+
+    ready: list[asyncio.Handle]
+    timers: list[_Timer]
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """A loop in which time passes only when nothing else can happen."""
 
@@ -43,7 +65,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, start: float = START_SECONDS) -> None:
         super().__init__()
         self._now = start
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[_Timer] = []
         self._timers_set = 0
         self._timers_cancelled = 0
 
@@ -65,6 +87,47 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers_set += 1
         heapq.heappush(self._timers, (when, self._timers_set, timer))
         return timer
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, R] | Coroutine[Any, Any, R],
+        *,
+        name: object = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[R]:
+        """Start a task, and tell it to its owner, if it has one."""
+        task = super().create_task(coro, name=name, context=context)
+        owner = OWNER.get() if context is None else context.get(OWNER)
+        if owner is not None:
+            owner.adopt(task)
+        return task
+
+    def take_away(self, owners: Collection[Owner]) -> Handles:
+        """Remove and return all that was to be called for these owners."""
+        mine = [handle for handle in self._ready if _owner_of(handle) in owners]
+        timers = [timer for timer in self._timers if _owner_of(timer[2]) in owners]
+        if mine:
+            others = [handle for handle in self._ready if _owner_of(handle) not in owners]
+            self._ready.clear()
+            self._ready.extend(others)
+        if timers:
+            self._timers = [timer for timer in self._timers if _owner_of(timer[2]) not in owners]
+            heapq.heapify(self._timers)
+        for _, _, timer in timers:
+            timer._scheduled = False  # type: ignore[attr-defined]
+            self._timers_cancelled -= timer.cancelled()
+        return Handles(
+            [handle for handle in mine if not handle.cancelled()],
+            [timer for timer in timers if not timer[2].cancelled()],
+        )
+
+    def give_back(self, handles: Handles) -> None:
+        """Call, after all, what was taken away; timers whose time is past fire at once."""
+        self._ready.extend(handles.ready)
+        for entry in handles.timers:
+            if not entry[2].cancelled():
+                entry[2]._scheduled = True  # type: ignore[attr-defined]
+                heapq.heappush(self._timers, entry)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], R], *args: *Ts
@@ -111,6 +174,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody sleeps in a selector, so nobody is to be woken."""
+
+
+def _owner_of(handle: asyncio.Handle) -> Owner | None:
+    owner: Owner | None = handle._context.get(OWNER)  # type: ignore[attr-defined]
+    return owner
 
 
 def _describe(tasks: set[asyncio.Task[Any]]) -> str:

@@ -15,6 +15,7 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Iterable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 
 from bytestag.crypto.identity import Address
@@ -25,9 +26,13 @@ from bytestag.network.trains import Burst
 
 FIRST_PORT = 49_152
 BURST_BYTES = 2 * 1024 * 1024
+HELD_BYTES_MAX = 256 * 1024
+"""What waits for a frozen receiver, of the order of what Linux grants; more is dropped."""
 MTU_BYTES = 1472
 """Ethernet's 1,500 less the headers of IPv4 and UDP; longer datagrams are dropped."""
 Place = str | Address
+Batch = list[tuple[bytes, Address]]
+"""Datagrams with their sources, for one receiver."""
 _TRACED = struct.Struct(">dHHI")
 
 
@@ -58,6 +63,10 @@ class VirtualEndpoint:
         self.burst_bytes = BURST_BYTES
         self.counters: Counter[str] = Counter()
         self.is_closed = False
+        self.context = copy_context()
+        """Where the receiver is called: what it starts belongs to whoever opened the endpoint."""
+        self._held: Batch | None = None
+        self._held_bytes = 0
 
     def send(self, datagram: bytes, address: Address) -> None:
         """Send one datagram; nothing after :meth:`close`."""
@@ -75,6 +84,31 @@ class VirtualEndpoint:
         if not self.is_closed:
             self.is_closed = True
             self._network.forget(self)
+
+    # --- A receiver that stands still ------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Keep what comes, up to 256 KiB, until :meth:`release`; idempotent."""
+        if self._held is None:
+            self._held, self._held_bytes = [], 0
+
+    def release(self) -> None:
+        """Hand over what was kept, at once; idempotent."""
+        held, self._held = self._held, None
+        if held:
+            self._network.hand_over(self, held)
+
+    def keeps(self, batch: Batch) -> bool:
+        """Take a batch if the receiver stands still; return whether."""
+        if self._held is None:
+            return False
+        for datagram, source in batch:
+            if self._held_bytes + len(datagram) > HELD_BYTES_MAX:
+                self._network.counters["held too long"] += 1
+            else:
+                self._held.append((datagram, source))
+                self._held_bytes += len(datagram)
+        return True
 
 
 class VirtualNetwork:
@@ -94,7 +128,8 @@ class VirtualNetwork:
         self._rng = random.Random(f"{seed} network")
         self._endpoints: dict[Address, VirtualEndpoint] = {}
         self._shares: dict[str, float] = {}
-        self._batches: dict[tuple[Address, float], list[tuple[bytes, Address]]] = {}
+        self._batches: dict[tuple[Address, float], Batch] = {}
+        self._context = Context()  # what is under way belongs to no sender
         self._cuts: list[tuple[frozenset[Place], frozenset[Place]]] = []
         self._trace = blake3_hasher()
 
@@ -191,7 +226,7 @@ class VirtualNetwork:
         batch = self._batches.get((destination, when))
         if batch is None:
             batch = self._batches[destination, when] = []
-            self._loop.call_at(when, self._deliver, destination, when)
+            self._loop.call_at(when, self._deliver, destination, when, context=self._context)
         batch.append((datagram, source))
 
     def latency(self, source: str, destination: str) -> float:
@@ -214,12 +249,22 @@ class VirtualNetwork:
         if endpoint is None:
             self.counters["to nobody"] += len(batch)
             return
+        if not endpoint.keeps(batch):
+            self.hand_over(endpoint, batch)
+
+    def hand_over(self, endpoint: VirtualEndpoint, batch: Batch) -> None:
+        """Let an open endpoint's receiver have these datagrams now."""
+        endpoint.context.run(self._hand_over, endpoint, batch)
+
+    def _hand_over(self, endpoint: VirtualEndpoint, batch: Batch) -> None:
+        now = self._loop.time()
         for datagram, source in batch:
             if endpoint.is_closed:
                 return
             self.counters["delivered"] += 1
-            self._trace.update(_TRACED.pack(when, source[1], destination[1], len(datagram)))
-            self._trace.update(f"{source[0]} {destination[0]} ".encode() + datagram)
+            to = endpoint.address
+            self._trace.update(_TRACED.pack(now, source[1], to[1], len(datagram)))
+            self._trace.update(f"{source[0]} {to[0]} ".encode() + datagram)
             endpoint.receiver.datagram_received(memoryview(datagram), source)
         if not endpoint.is_closed:
             endpoint.receiver.wakeup_ended()

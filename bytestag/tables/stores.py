@@ -77,7 +77,7 @@ def open_stores(
 def memory_stores(cache_bytes: int, node_key: KeyBytes, wall: Callable[[], float]) -> Stores:
     """Return tables that are gone with the process."""
     cache = MemoryKVPTable(cache_bytes, wall, node_key=node_key)
-    return Stores(cache, None, cache, MemoryDueTable(), MemoryProviderTable(), None)
+    return Stores(cache, None, cache, MemoryDueTable(), MemoryProviderTable(), MemoryStateTable())
 
 
 def _cache_url(cache: str | Path) -> str | Path:
