@@ -3,63 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 
-from bytestag import config
-from bytestag.client import Client, ClientOptions
-from bytestag.crypto.identity import Identity
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.fileinfo import build
 from bytestag.models.parts import PART_BYTES
+from bytestag.sim import cluster
 from bytestag.tables.base import KVPID, own_record
-from bytestag.tables.stores import memory_stores
 from bytestag.uri import Link
 
 
 class Cluster:
-    """Starts nodes at 10.x addresses and stops them all at the end."""
+    """A :class:`bytestag.sim.cluster.Cluster` whose members are clients, called from outside."""
 
     def __init__(self, world, base=None, **changes):
         self.world = world
-        self.config = (base or config.local()).replace(**changes)
+        self.nodes = cluster.Cluster(world, base, **changes)
         self.clients = []
-        self._stack = contextlib.AsyncExitStack()
-        self._stopped = set()
+
+    @property
+    def config(self):
+        return self.nodes.config
 
     async def __aenter__(self):
-        await self._stack.__aenter__()
         return self
 
     async def __aexit__(self, *exc):
-        await self._stack.__aexit__(*exc)
+        await self.nodes.__aexit__(*exc)
 
-    async def start(self, *, known=None, cache_bytes=2**30, joins=True, stores=None, identity=None,
-                    host=None, base=None, **options):  # fmt: skip
+    async def start(self, *, joins=True, **options):
         """Start one node; it joins through ``known`` or the first node."""
-        number = len(self.clients)
-        runtime = self.world.runtime(f"node {number}")
-        identity = identity or Identity.generate(runtime.token_bytes)
-        stores = stores or memory_stores(cache_bytes, identity.node_id, runtime.wall)
-        if known is None and self.clients:
-            known = [self.clients[0].address]
-        host = host or f"10.0.{number // 250}.{number % 250 + 1}"
-        made = ClientOptions(
-            address=(host, 4000),
-            known_nodes=tuple(known or ()),
-            open_endpoint=self.world.network.open_endpoint,
-            **{"is_donor": cache_bytes > 0, **options},
-        )
-        settings = (base or self.config).replace(cache_bytes=cache_bytes)
-        client = Client(identity, stores, made, settings, runtime)
-        await client.__aenter__()
-        self._stack.push_async_callback(self.stop, client)
-        self.clients.append(client)
-        if joins and known:
-            await client.join()
-        return client
+        node = await self.nodes.start(joins=False, **options)
+        self.clients.append(node.client)
+        if joins and node.options.known_nodes:
+            await node.client.join()
+        return node.client
 
     async def start_many(self, count, **options):
         """Start nodes, a few at a time."""
@@ -75,21 +55,23 @@ class Cluster:
 
     async def stop(self, client):
         """Stop one node cleanly."""
-        if client not in self._stopped:
-            self._stopped.add(client)
-            await client.__aexit__(None, None, None)
+        for node in self._nodes_of(client):
+            await self.nodes.stop(node)
 
     def crash(self, client):
-        """Cut a node off as if its machine had died."""
-        client._endpoint.close()
+        """End a node as if its machine had died."""
+        self.nodes.crash(*self._nodes_of(client))
 
     def true_closest(self, key, count, *, accept=lambda client: True):
         """Return the nodes closest to a key, by looking at all of them."""
-        alive = [c for c in self.clients if c not in self._stopped and accept(c)]
-        return sorted(alive, key=lambda c: c.identity.node_id.distance_int(KeyBytes(key)))[:count]
+        closest = self.nodes.true_closest(key, count, accept=lambda node: accept(node.client))
+        return [node.client for node in closest]
 
     def holders(self, kvpid):
-        return [c for c in self.clients if kvpid in c.stores.cache and c not in self._stopped]
+        return [node.client for node in self.nodes.holders(kvpid)]
+
+    def _nodes_of(self, client):
+        return [node for node in self.nodes.running if node.client is client]
 
 
 def values(count, size=500, seed=0):
