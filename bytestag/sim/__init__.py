@@ -4,14 +4,21 @@
 :mod:`.loop`         an asyncio loop whose clock jumps
 :mod:`.runtime`      clocks and randomness that follow from the loop and a seed
 :mod:`.network`      datagrams with delay, loss, repetition, corruption, partitions
+:mod:`.conditions`   what the network does to datagrams, here or there
+:mod:`.paths`        latencies, special links, partitions
+:mod:`.uplinks`      how fast a host sends, and what waits for its turn
+:mod:`.nat`          boxes that translate addresses and filter
+:mod:`.endpoint`     one bound address
 :mod:`.world`        all three together, from beginning to end
 :mod:`.process`      what one machine runs, so that it can be killed or frozen as a whole
 :mod:`.cluster`      real nodes that start, stop, crash, freeze and come back
 ===================  =======================================================================
 """
 
+from bytestag.sim.conditions import Conditions
+from bytestag.sim.endpoint import VirtualEndpoint
 from bytestag.sim.loop import Deadlock, VirtualLoop
-from bytestag.sim.network import Conditions, VirtualEndpoint, VirtualNetwork
+from bytestag.sim.network import VirtualNetwork
 from bytestag.sim.runtime import virtual_runtime
 from bytestag.sim.world import Leak, World, run
 

@@ -29,7 +29,7 @@ from bytestag.config import Config
 from bytestag.crypto.identity import Address, Identity
 from bytestag.errors import Unreachable
 from bytestag.keys import KeyBytes
-from bytestag.sim.network import VirtualEndpoint
+from bytestag.sim.endpoint import VirtualEndpoint
 from bytestag.sim.process import Process, kill
 from bytestag.sim.world import World
 from bytestag.tables.base import KVPID
@@ -38,7 +38,9 @@ from bytestag.tables.stores import Stores, memory_stores
 R = TypeVar("R")
 
 PORT = 4000
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # no socket is bound to it
 HOSTS_PER_NET = 250
+MOVED_NUMBER = 200 * 256 * HOSTS_PER_NET  # from 10.200.0.1 on: no cluster is that large
 CACHE_BYTES = 2**30
 AT_ONCE = 10
 """Nodes that join at one time: those that join in one instant know nothing of each other."""
@@ -58,8 +60,11 @@ class Node:
         stores: Stores,
         options: ClientOptions,
         config: Config,
+        host: str,
     ) -> None:
         self.number = number
+        self.host = host
+        """Where its machine is; changed by :meth:`move`."""
         self.identity = identity
         self.stores = stores
         self.options = options
@@ -75,14 +80,9 @@ class Node:
         return f"<Node {self.number} {self.identity.node_id.base16[:8]} {self.host}>"
 
     @property
-    def host(self) -> str:
-        """The host it was given."""
-        return self.options.address[0]
-
-    @property
     def address(self) -> Address:
-        """Where it listens, as it knows it; only while it runs."""
-        return self.client.address
+        """Where it is in the network, running or not; behind a NAT this is its inner address."""
+        return (self.host, self.options.address[1])
 
     @property
     def node_id(self) -> KeyBytes:
@@ -125,7 +125,9 @@ class Node:
         self.lives += 1
         process = Process(self._world.loop)
         runtime = self._world.runtime(f"node {self.number} life {self.lives}")
-        client = Client(self.identity, self.stores, self.options, self.config, runtime)
+        network = self._world.network
+        options = replace(self.options, open_endpoint=network.opener(self.host))
+        client = Client(self.identity, self.stores, options, self.config, runtime)
         self._client, self._process = client, process
         await process.run(client.__aenter__())
         self.endpoint = client._endpoint if isinstance(client._endpoint, VirtualEndpoint) else None
@@ -144,6 +146,15 @@ class Node:
             self.endpoint.close()
         self._client = self._process = self.endpoint = None
         return process
+
+    def move(self, host: str) -> None:
+        """Give its machine another address; it is told by nobody but its peers.
+
+        A node that was not started with ``roams`` sticks to the old one in what it says of itself.
+        """
+        self.host = host
+        if self.endpoint is not None:
+            self._world.network.move(self.endpoint, host)
 
     def freeze(self) -> None:
         """Let it stand still, as SIGSTOP would: datagrams queue up, up to a bound."""
@@ -170,6 +181,7 @@ class Cluster:
         self.config = (config or configs.local()).replace(**changes)
         self.nodes: list[Node] = []
         """All that were ever started, in order."""
+        self._moves = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -201,30 +213,30 @@ class Cluster:
         host: str | None = None,
         port: int = PORT,
         base: Config | None = None,
+        roams: bool = False,
         **options: Any,
     ) -> Node:
         """Start one node; it joins through ``known``, or through the first node of the cluster.
 
-        ``cache_bytes`` is the space it gives, 0 makes it no donor; ``options`` are fields of
-        :class:`bytestag.client.ClientOptions`. Raises Unreachable if it joins and nobody answers.
+        ``cache_bytes`` is the space it gives, 0 makes it no donor. One that ``roams`` is bound to
+        0.0.0.0 and learns from others where it is, as behind a NAT or on a machine that moves.
+        ``options`` are fields of :class:`bytestag.client.ClientOptions`. Raises Unreachable if it
+        joins and nobody answers.
         """
         number = len(self.nodes)
         runtime = self.world.runtime(f"node {number}")
         identity = identity or Identity.generate(runtime.token_bytes)
         stores = stores or memory_stores(cache_bytes, identity.node_id, runtime.wall)
         if known is None:
-            known = [(first.host, first.options.address[1]) for first in self.nodes[:1]]
+            known = [first.address for first in self.nodes[:1]]
+        host = host or host_of(number)
         made = ClientOptions(
-            address=(host or host_of(number), port),
+            address=(EVERYWHERE if roams else host, port),
             known_nodes=tuple(known),
-            **{
-                "is_donor": cache_bytes > 0,
-                "open_endpoint": self.world.network.open_endpoint,
-                **options,
-            },
+            **{"is_donor": cache_bytes > 0, **options},
         )
         config = (base or self.config).replace(cache_bytes=cache_bytes)
-        node = Node(self.world, number, identity, stores, made, config)
+        node = Node(self.world, number, identity, stores, made, config, host)
         self.nodes.append(node)
         await node.start()
         if joins and made.known_nodes:
@@ -265,7 +277,7 @@ class Cluster:
             )
             others = sorted(self.running, key=lambda n: n.number)
             chosen = runtime.rng.sample(others, min(len(others), NEW_KNOWN)) if not known else []
-            met = (*node.options.known_nodes, *(other.options.address for other in chosen))
+            met = (*node.options.known_nodes, *(other.address for other in chosen))
             node.options = replace(node.options, known_nodes=tuple(dict.fromkeys(met)))
         await node.start()
         for _ in range(JOIN_ROUNDS_MAX if joins else 0):
@@ -286,6 +298,11 @@ class Cluster:
     def crash(self, *nodes: Node) -> None:
         """Kill nodes, as SIGKILL or a power cut would, in one instant; those that run."""
         kill(self.world.loop, [node.crash() for node in nodes if node.is_running])
+
+    def move(self, node: Node) -> None:
+        """Give a node's machine an address that nobody had before."""
+        self._moves += 1
+        node.move(host_of(MOVED_NUMBER + self._moves))
 
     def freeze(self, node: Node) -> None:
         """Let a node stand still; idempotent."""

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bytestag.events.runtime import Runtime
+from bytestag.sim.conditions import Conditions
 from bytestag.sim.loop import VirtualLoop
-from bytestag.sim.network import Conditions, VirtualNetwork
+from bytestag.sim.network import VirtualNetwork
 from bytestag.sim.runtime import Memory, virtual_runtime
 
 R = TypeVar("R")

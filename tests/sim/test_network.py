@@ -8,6 +8,7 @@ import pytest
 from bytestag.errors import AddressInUse
 from bytestag.network.trains import Burst
 from bytestag.sim import Conditions, run
+from bytestag.sim.nat import NatBox, NatKind
 
 A, B, C = ("10.0.0.1", 1001), ("10.0.0.2", 1002), ("10.0.0.3", 1003)
 FIXED = Conditions(latency=0.05, spread=0.0)
@@ -200,3 +201,168 @@ def test_a_receiver_that_closes_itself_gets_nothing_more():
         return len(quitter.got), quitter.wakeups
 
     assert run(main, conditions=FIXED) == (1, [])
+
+
+# --- Special links -------------------------------------------------------------------------------
+
+
+def test_a_matrix_gives_the_latency_of_groups_of_hosts():
+    async def main(world):
+        network = world.network
+        network.use_matrix({"h1": "eu", "h2": "us", "h3": "eu"}, {("eu", "us"): 0.08})
+        return network.latency("h1", "h2"), network.latency("h2", "h3"), network.latency("h1", "h3")
+
+    there, back, unknown = run(main, conditions=FIXED)
+    assert (there, back, unknown) == (0.08, 0.08, 0.05)
+
+
+def test_reordering_lets_some_be_overtaken():
+    async def main(world):
+        sender, recorder = await pair(world)
+        for number in range(200):
+            sender.send(bytes([number]), B)
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(1)
+        return [datagram[0] for datagram, _ in recorder.got], world.network.counters["reordered"]
+
+    got, reordered = run(main, conditions=Conditions(spread=0.0, reordering=0.1))
+    assert sorted(got) == list(range(200)) != got
+    assert 5 < reordered < 40
+
+
+@pytest.mark.parametrize("one_way", [False, True])
+def test_some_links_are_worse_than_others_until_that_ends(one_way):
+    async def main(world):
+        at_a, at_b = Recorder(world.loop), Recorder(world.loop)
+        a = await world.network.open_endpoint(A, at_a)
+        b = await world.network.open_endpoint(B, at_b)
+        world.network.override([A[0]], [B], Conditions(loss=1.0), one_way=one_way)
+        for _ in range(2):
+            a.send(b"to b", B)
+            b.send(b"to a", A)
+            await asyncio.sleep(10)
+            world.network.end_overrides()
+        return len(at_a.got), len(at_b.got)
+
+    assert run(main) == ((2, 1) if one_way else (1, 1))
+
+
+def test_an_uplink_sends_one_after_the_other_and_drops_what_its_queue_does_not_take():
+    async def main(world):
+        sender, recorder = await pair(world)
+        for _ in range(20):
+            sender.send(bytes(1000), B)
+        await asyncio.sleep(60)
+        sender.send(bytes(1000), B)
+        await asyncio.sleep(60)
+        return recorder.times, world.network.counters["queue full"]
+
+    slow = Conditions(spread=0.0, uplink_bytes_per_second=1000, queue_bytes=10_000)
+    times, dropped = run(main, conditions=slow)
+    assert times == [pytest.approx(0.05 + n) for n in (*range(1, 11), 61)]
+    assert dropped == 10
+
+
+def test_one_host_may_have_another_uplink():
+    async def main(world):
+        sender, recorder = await pair(world)
+        world.network.set_uplink(A[0], 100, 1000)
+        for _ in range(2):
+            sender.send(bytes(100), B)
+        await asyncio.sleep(60)
+        return recorder.times
+
+    assert run(main, conditions=FIXED) == [pytest.approx(1.05), pytest.approx(2.05)]
+
+
+# --- Addresses -----------------------------------------------------------------------------------
+
+
+def test_a_machine_that_moves_sends_from_its_new_address_and_is_no_more_at_the_old_one():
+    async def main(world):
+        recorder, mover = Recorder(world.loop), Recorder(world.loop)
+        b = await world.network.open_endpoint(B, recorder)
+        opened = world.network.opener(A[0])
+        a = await opened(("0.0.0.0", 1001), mover)
+        a.send(b"1", B)
+        world.network.move(a, C[0])
+        a.send(b"2", B)
+        b.send(b"old", A)
+        b.send(b"new", (C[0], 1001))
+        await asyncio.sleep(1)
+        sources = sorted(source for _, source in recorder.got)
+        return a.address, sources, [datagram for datagram, _ in mover.got]
+
+    assert run(main) == (("0.0.0.0", 1001), [A, (C[0], 1001)], [b"new"])
+
+
+OUTER = "192.0.2.9"
+INNER = ("192.168.0.2", 4000)
+
+
+async def behind(world, kind):
+    """Return an endpoint behind a box, what comes to it, and two outside with what comes there."""
+    network, loop = world.network, world.loop
+    network.put_behind(NatBox(kind, OUTER), [INNER[0]])
+    recorders = [Recorder(loop) for _ in range(3)]
+    ends = [
+        await network.open_endpoint(address, recorder)
+        for address, recorder in zip((INNER, B, C), recorders, strict=True)
+    ]
+    return ends, recorders
+
+
+@pytest.mark.parametrize(
+    ("kind", "ports", "let_in"),
+    [
+        (NatKind.FULL_CONE, 1, [b"answer", b"strange"]),
+        (NatKind.PORT_RESTRICTED, 1, [b"answer"]),
+        (NatKind.SYMMETRIC, 2, [b"answer"]),
+    ],
+)
+def test_a_nat_translates_and_filters_by_its_kind(kind, ports, let_in):
+    async def main(world):
+        (inner, b, c), (at_inner, at_b, at_c) = await behind(world, kind)
+        inner.send(b"question", B)
+        await asyncio.sleep(1)
+        outer = at_b.got[0][1]
+        b.send(b"answer", outer)
+        c.send(b"strange", outer)
+        c.send(b"private", INNER)
+        await asyncio.sleep(1)
+        got = sorted(datagram for datagram, _ in at_inner.got)
+        inner.send(b"other question", C)
+        await asyncio.sleep(1)
+        sources = {at_b.got[0][1], at_c.got[0][1]}
+        assert {host for host, _ in sources} == {OUTER}
+        return len(sources), got
+
+    assert run(main) == (ports, let_in)
+
+
+def test_a_nat_forgets_what_was_not_used_for_long():
+    async def main(world):
+        (inner, b, _), (at_inner, at_b, _) = await behind(world, NatKind.FULL_CONE)
+        inner.send(b"1", B)
+        await asyncio.sleep(200)
+        b.send(b"late", at_b.got[0][1])
+        await asyncio.sleep(1)
+        inner.send(b"2", B)
+        await asyncio.sleep(1)
+        return len(at_inner.got), at_b.got[0][1] != at_b.got[1][1]
+
+    assert run(main) == (0, True)
+
+
+def test_a_partition_also_cuts_what_goes_through_a_nat():
+    async def main(world):
+        (inner, b, _), (at_inner, at_b, _) = await behind(world, NatKind.FULL_CONE)
+        inner.send(b"1", B)
+        await asyncio.sleep(1)
+        world.network.partition([INNER[0]], [B])
+        inner.send(b"2", B)
+        b.send(b"3", at_b.got[0][1])
+        await asyncio.sleep(1)
+        return len(at_inner.got), len(at_b.got), world.network.counters["cut off"]
+
+    assert run(main) == (0, 1, 2)
