@@ -77,7 +77,7 @@ class Admission:
         if node_id is None or (tried is not None and now - tried < MINUTE):
             return False
         may_enter = is_eligible(address[0], is_local=self._config.is_local)
-        if not may_enter or not self._router.wants(node_id):
+        if not may_enter or not (self._has_moved(node_id, address) or self._router.wants(node_id)):
             return False
         if len(self._candidates) >= self._config.candidates_max:
             self.counters["candidates dropped"] += 1
@@ -89,6 +89,11 @@ class Admission:
             self._tried.popitem(last=False)
         self._verify_waiting()
         return True
+
+    def _has_moved(self, node_id: bytes, address: Address) -> bool:
+        """Whether a contact asks from another address than we know; its answer will prove it."""
+        known = self._router.contact(node_id)
+        return known is not None and known.address != address
 
     def _verify_waiting(self) -> None:
         while self._candidates and len(self._verifying) < self._config.verify_pings_max:

@@ -9,6 +9,7 @@ from bytestag.errors import Timeout
 from bytestag.keys import KeyBytes
 from bytestag.sim import run
 from bytestag.sim.cluster import Cluster
+from bytestag.sim.nat import NatBox, NatKind
 from bytestag.sim.process import Killed
 from tests.dht.helpers import add_values, values
 
@@ -176,3 +177,35 @@ def test_the_same_seed_leads_to_the_same_trace_and_another_to_another():
 
     traces = [run(main, seed) for seed in (1, 1, 2)]
     assert traces[0] == traces[1] != traces[2]
+
+
+def test_a_node_that_roams_learns_where_it_is_and_is_found_again_after_it_moved():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(6)
+            roamer = await cluster.start(roams=True)
+            assert roamer.client.protocol.reachability.addresses == [roamer.address]
+            before = roamer.address
+            cluster.move(roamer)
+            assert roamer.address != before
+            await asyncio.sleep(2 * 3600)
+            assert roamer.address in roamer.client.protocol.reachability.addresses
+            finder = cluster.nodes[2]
+            found = await finder.run(finder.client.dht_network.lookup(roamer.node_id))
+            return {c.node_id: c.address for c in found.contacts}[roamer.node_id] == roamer.address
+
+    assert run(main)
+
+
+@pytest.mark.parametrize("kind", NatKind)
+def test_a_node_behind_a_nat_joins_and_fetches(kind):
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(6)
+            rows = values(3)
+            await publish(cluster.nodes[1], rows)
+            world.network.put_behind(NatBox(kind, "192.0.2.9"), ["192.168.0.2"])
+            inner = await cluster.start(host="192.168.0.2", roams=True)
+            return [await fetch(inner, kvpid) for kvpid in rows] == list(rows.values())
+
+    assert run(main)
