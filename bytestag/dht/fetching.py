@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from bytestag.config import VALUE_BYTES_MAX, Config
+from bytestag.config import INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX, Config
 from bytestag.crypto.identity import Address
 from bytestag.dht.caching import PathCache
 from bytestag.dht.network import DHTNetwork, Sources
@@ -150,10 +150,17 @@ class Fetcher:
         if sources is not None and self._path_cache is not None:
             self._path_cache.leave(sources, value)
 
-    async def look_up(self, key: KeyBytes) -> Sources:
+    async def look_up(
+        self, key: KeyBytes, is_enough: Callable[[Sources], bool] = lambda sources: False
+    ) -> Sources:
         """Ask the network about a key, and learn who serves it and who is near it."""
-        sources = await self._network.find_value(key)
-        self._regions.learn(key, sources.contacts, is_complete=sources.is_complete)
+        sources = await self._network.find_value(key, is_enough)
+        if not is_enough(sources):  # or the look-up is not finished
+            self._regions.learn(key, sources.contacts, is_complete=sources.is_complete)
+        return self._learn(sources)
+
+    def _learn(self, sources: Sources) -> Sources:
+        key = sources.key
         if self._path_cache is not None:
             self._looked_up[key] = sources
         self.counts.asked += sources.asked
@@ -199,6 +206,12 @@ class Fetcher:
 
         A small value that came inside a reply and fits is yielded itself.
         """
+
+        def is_enough(sources: Sources) -> bool:
+            """Whether a small value came inside a reply; a large one needs to know its region."""
+            is_small = wanted.is_known and wanted.size <= INLINE_VALUE_BYTES_MAX
+            return is_small and any(map(wanted.is_satisfied_by, sources.values))
+
         for _ in range(ROUNDS_MAX):
             async for source in self._servers_with_room(tried):
                 yield source
@@ -206,7 +219,9 @@ class Fetcher:
             for source in self._by_load(near[:NEAR_DONORS], tried):
                 yield source
             before = len(self._servers)
-            sources = await self.look_up(wanted.key)
+            sources = await self.look_up(wanted.key, is_enough)
+            if sources.answered and sources.is_empty and not sources.is_complete:
+                sources = self._learn(await self._network.find_value_disjointly(wanted.key))
             holders = [c for c, held in sources.holders if _may_hold(held, wanted)]
             self.counts.holders += len(holders)
             for value in sources.values:  # small ones come inside the replies

@@ -67,6 +67,7 @@ class Shortlist:
         self._by_id: dict[bytes, _Candidate] = {}
         self._failed: set[bytes] = set()
         self._is_any_late = False
+        self._new = 0
 
     # --- Getters ---------------------------------------------------------------------------------
 
@@ -125,12 +126,13 @@ class Shortlist:
         """Whether a contact with this ID would be news, and among the 100 closest."""
         if node_id in self._by_id or node_id in self._failed or node_id == self._exclude:
             return False
-        if len(self._candidates) < CANDIDATES_MAX:
+        if self._new < CANDIDATES_MAX:
             return True
-        return int.from_bytes(node_id, "big") ^ self._goal < self._distances[-1]
+        last = self._last_new()
+        return int.from_bytes(node_id, "big") ^ self._goal < self._distances[last]
 
     def add(self, contacts: Iterable[Contact]) -> None:
-        """Learn of contacts; the 100 closest are kept."""
+        """Learn of contacts; the 100 closest are kept, and whoever was asked."""
         for contact in contacts:
             if not self.wants(contact.id):
                 continue
@@ -139,8 +141,17 @@ class Shortlist:
             at = bisect_left(self._distances, distance)
             self._distances.insert(at, distance)
             self._candidates.insert(at, candidate)
-            if len(self._candidates) > CANDIDATES_MAX:
-                self._remove(-1)
+            self._new += 1
+            if self._new > CANDIDATES_MAX:
+                self._remove(self._last_new())
+                self._new -= 1
+
+    def _last_new(self) -> int:
+        """Who goes first: the farthest that was not asked. Liars cannot crowd out who answered."""
+        at = len(self._candidates) - 1
+        while self._candidates[at].state is not State.NEW:
+            at -= 1
+        return at
 
     def _remove(self, at: int) -> None:
         del self._distances[at]
@@ -154,12 +165,14 @@ class Shortlist:
         chosen = [c for c in nearest if c.state is State.NEW][: max(free, 0)]
         for candidate in chosen:
             candidate.state = State.ASKED
+        self._new -= len(chosen)
         return [candidate.contact for candidate in chosen]
 
     def receive_answer(self, contact: Contact, contacts: Iterable[Contact]) -> None:
         """A contact answered, with others that are close to the target."""
         candidate = self._by_id.get(contact.id)
         if candidate is not None:
+            self._new -= candidate.state is State.NEW
             candidate.state = State.ANSWERED
             candidate.contact = contact
         self.add(contacts)
@@ -180,5 +193,6 @@ class Shortlist:
     def receive_failure(self, contact: Contact) -> None:
         """A contact did not answer at all, or wrongly."""
         if contact.id in self._by_id:
+            self._new -= self._by_id[contact.id].state is State.NEW
             self._failed.add(contact.id)
             self._remove(bisect_left(self._distances, contact.long_id ^ self._goal))

@@ -15,6 +15,7 @@ from bytestag.config import ALPHA, Config, K
 from bytestag.crypto.identity import Address
 from bytestag.dht.protocol import Answer, Protocol
 from bytestag.dht.routing import Contact
+from bytestag.dht.sizing import SizeEstimate
 from bytestag.dht.walking import LookupOutcome, Walk
 from bytestag.errors import BytestagError, PacketError, Unreachable
 from bytestag.events.runtime import Runtime
@@ -26,6 +27,8 @@ from bytestag.network.sessions import Peer, Sessions
 _logger = logging.getLogger(__name__)
 
 PROVIDERS_TRIED_MAX = 8
+HOLDERS_ENOUGH = 3
+PATHS = 4  # "S/Kademlia" advises 4 to 8
 JOIN_ROUNDS = 4
 JOIN_PAUSE_SECONDS = 0.25
 REFRESHED_BUCKETS_MAX = 24
@@ -47,6 +50,16 @@ class Sources:
     is_complete: bool = False
     asked: int = 0
     answered: int = 0
+
+    def add(self, outcome: LookupOutcome) -> None:
+        """Add up who was asked and who answered."""
+        self.asked += outcome.asked
+        self.answered += outcome.answered
+        goal = int.from_bytes(self.key, "big")
+        self.contacts = sorted(
+            [*self.contacts, *outcome.contacts], key=lambda contact: contact.long_id ^ goal
+        )
+        self.is_complete = outcome.is_complete
 
     @property
     def is_empty(self) -> bool:
@@ -74,6 +87,7 @@ class DHTNetwork(Server):
         self.sessions = sessions
         self.config = config
         self.runtime = runtime
+        self.size = SizeEstimate()
 
     # --- Joining ---------------------------------------------------------------------------------
 
@@ -137,19 +151,56 @@ class DHTNetwork(Server):
             seeds=seeds,
             alpha=alpha,
         )
-        return await walk.run(self.config.lookup_seconds)
+        outcome = await walk.run(self.config.lookup_seconds)
+        if is_thorough and (outcome.is_complete or len(outcome.contacts) == K):
+            self.size.learn(target, outcome.contacts, is_complete=outcome.is_complete)
+        return outcome
 
-    async def find_value(self, key: KeyBytes) -> Sources:
-        """Ask the nodes near a key what they hold."""
+    async def find_value(
+        self, key: KeyBytes, is_enough: Callable[[Sources], bool] = lambda sources: False
+    ) -> Sources:
+        """Ask the nodes near a key what they hold, until what was found ``is_enough``."""
         sources = Sources(key)
 
         def on_answer(answer: Answer) -> bool:
             self._collect(sources, answer)
-            return False
+            return is_enough(sources)
 
         outcome = await self.lookup(key, method="bt_find_value", on_answer=on_answer)
-        sources.asked, sources.answered = outcome.asked, outcome.answered
-        sources.contacts, sources.is_complete = outcome.contacts, outcome.is_complete
+        sources.add(outcome)
+        return sources
+
+    async def find_value_disjointly(self, key: KeyBytes, paths: int = PATHS) -> Sources:
+        """Ask along several paths that share no node: one liar spoils no more than his path.
+
+        Ends when several holders are found.
+
+        For when what should be there was not found; it asks several times as many nodes. Source:
+        Baumgart & Mies, "S/Kademlia" (2007).
+        """
+        sources = Sources(key)
+
+        def on_answer(answer: Answer) -> bool:
+            self._collect(sources, answer)
+            return len(sources.holders) >= HOLDERS_ENOUGH
+
+        starts = self.protocol.router.closest(key, K * paths)
+        taken: set[bytes] = set()
+        walks = [
+            Walk(
+                self.protocol,
+                key,
+                method="bt_find_value",
+                is_thorough=True,
+                on_answer=on_answer,
+                seeds=starts[number::paths],
+                alpha=max(ALPHA // paths, 1),
+                taken=taken,
+            )
+            for number in range(paths)
+        ]
+        for outcome in await asyncio.gather(*(w.run(self.config.lookup_seconds) for w in walks)):
+            sources.add(outcome)
         return sources
 
     def _collect(self, sources: Sources, answer: Answer) -> None:

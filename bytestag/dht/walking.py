@@ -31,7 +31,11 @@ class LookupOutcome:
 
 
 class Walk:
-    """One look-up, from ``seeds`` and our table. ``on_answer`` returns True to end it early."""
+    """One look-up, from our table and ``seeds``. ``on_answer`` returns True to end it early.
+
+    With ``taken`` it is one of several disjoint paths: it starts from its ``seeds`` alone, asks
+    nobody whom another path asked, and hears nothing of what that one was told.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Walk:
         on_answer: Callable[[Answer], bool] | None = None,
         seeds: Iterable[Contact] = (),
         alpha: int = ALPHA,
+        taken: set[bytes] | None = None,
     ) -> None:
         self._protocol = protocol
         self._target = target
@@ -53,7 +58,9 @@ class Walk:
             target, alpha=alpha, is_thorough=is_thorough, exclude=protocol.identity.node_id
         )
         self._shortlist.add(seeds)
-        self._shortlist.add(protocol.router.closest(target, K))
+        self._taken = taken
+        if taken is None:
+            self._shortlist.add(protocol.router.closest(target, K))
         self._has_enough = False
         self._calls: dict[bytes, Call] = {}
         self._late: dict[bytes, Contact] = {}
@@ -94,6 +101,11 @@ class Walk:
                 self._ask(contact)
 
     def _ask(self, contact: Contact) -> None:
+        if self._taken is not None:
+            if contact.id in self._taken:
+                self._shortlist.receive_failure(contact)
+                return
+            self._taken.add(contact.id)
         try:
             self._calls[contact.id] = self._protocol.begin_ask(
                 contact,
