@@ -169,20 +169,22 @@ def masked(key: bytes, bits: int) -> bytes:
     return (int.from_bytes(key, "big") & keep).to_bytes(20, "big")
 
 
-def cut(keys: Sequence[KeyBytes], bits: int = 0) -> Iterator[tuple[int, Sequence[KeyBytes]]]:
+def cut(
+    keys: Sequence[KeyBytes], bits: int = 0, most: int = PROVIDER_KEYS_MAX
+) -> Iterator[tuple[int, Sequence[KeyBytes]]]:
     """Cut ascending keys that share ``bits`` bits into records: yield (prefix bits, keys).
 
     Where there are too many for one record the prefix grows: the same keys are cut the same way
     each time, and one more or less changes few records.
     """
-    if len(keys) <= PROVIDER_KEYS_MAX:
+    if len(keys) <= most:
         if keys:
             yield bits, keys
         return
     middle = int.from_bytes(masked(keys[0], bits), "big") | 1 << (159 - bits)
     at = bisect_left(keys, middle.to_bytes(20, "big"))
-    yield from cut(keys[:at], bits + 1)
-    yield from cut(keys[at:], bits + 1)
+    yield from cut(keys[:at], bits + 1, most)
+    yield from cut(keys[at:], bits + 1, most)
 
 
 # --- Renewals ------------------------------------------------------------------------------------

@@ -486,7 +486,7 @@ def _leave_open(path: Path, crashed: Path) -> KVPRecord:
 def test_a_file_that_was_not_closed_is_checked_and_goes_on(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "bytestag")
     crashed = path.with_name("crashed.db")
     record = _leave_open(path, crashed)
     assert caplog.messages == []
