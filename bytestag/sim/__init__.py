@@ -12,6 +12,8 @@
 :mod:`.world`        all three together, from beginning to end
 :mod:`.process`      what one machine runs, so that it can be killed or frozen as a whole
 :mod:`.cluster`      real nodes that start, stop, crash, freeze and come back
+:mod:`.churn`        nodes that come and go for as long as people leave machines on
+:mod:`.workload`     what users do: put and get
 ===================  =======================================================================
 """
 
