@@ -14,7 +14,7 @@ from kademlia.network import Server
 from bytestag.config import ALPHA, Config, K
 from bytestag.crypto.identity import Address
 from bytestag.dht.protocol import Answer, Protocol
-from bytestag.dht.routing import Contact
+from bytestag.dht.routing import Bucket, Contact
 from bytestag.dht.sizing import SizeEstimate
 from bytestag.dht.walking import LookupOutcome, Walk
 from bytestag.errors import BytestagError, PacketError, Unreachable
@@ -32,6 +32,8 @@ PATHS = 4  # "S/Kademlia" advises 4 to 8
 JOIN_ROUNDS = 4
 JOIN_PAUSE_SECONDS = 0.25
 REFRESHED_BUCKETS_MAX = 24
+REFRESH_TRIES = 3
+REFRESH_NEWCOMERS_MAX = 2
 REFRESH_ALPHA = 3  # nobody waits for a refresh: fewer at once take fewer requests
 
 
@@ -112,21 +114,48 @@ class DHTNetwork(Server):
             )
         if len(self.protocol.router):
             await self.lookup(self.protocol.identity.node_id)
-            await self.refresh(before=float("inf"))
+            await self.fill()
         return len(self.protocol.router)
 
-    async def refresh(self, before: float | None = None) -> int:
-        """Look up a random key in every bucket without a look-up since ``before``."""
-        if before is None:
-            before = self.runtime.monotonic() - self.config.refresh_seconds
-        lonely = self.protocol.router.lonely_buckets(before)
-        targets = [
-            KeyBytes(self.runtime.rng.randint(*bucket.range).to_bytes(20, "big"))
-            for bucket in lonely[:REFRESHED_BUCKETS_MAX]
-        ]
-        for target in targets:
-            await self.lookup(target, is_thorough=False, alpha=REFRESH_ALPHA)
-        return len(targets)
+    async def fill(self) -> None:
+        """Look up a random key in every bucket."""
+        for bucket in self.protocol.router.lonely_buckets(float("inf"))[:REFRESHED_BUCKETS_MAX]:
+            await self.lookup(self._random_key(bucket), is_thorough=False, alpha=REFRESH_ALPHA)
+
+    async def refresh(self) -> int:
+        """Look after every bucket without a look-up for a while; return how many there were.
+
+        Our own neighbourhood is looked up. In each other bucket the contact that was not heard of
+        for the longest is asked for a random key: a sign of life, and news of newcomers, for one
+        request; a look-up would take ten.
+        """
+        router = self.protocol.router
+        now = self.runtime.monotonic()
+        lonely = router.lonely_buckets(now - self.config.refresh_seconds)
+        for bucket in lonely[:REFRESHED_BUCKETS_MAX]:
+            if bucket.has_in_range(self.node):
+                await self.lookup(self.protocol.identity.node_id)
+            else:
+                target = self._random_key(bucket)
+                router.touch(target, now)
+                await self._refresh_bucket(bucket, target)
+        return len(lonely)
+
+    async def _refresh_bucket(self, bucket: Bucket, target: KeyBytes) -> None:
+        for contact in list(bucket.nodes.values())[:REFRESH_TRIES]:
+            try:
+                answer = await self.protocol.ask(contact, "bt_find_node", target)
+            except BytestagError:
+                continue
+            referrals = self.protocol.referrals
+            news = referrals.contacts(contact.address, answer.reply, self.protocol.router.wants)
+            await self._gather(
+                [self.protocol.ping_once(n.address) for n in news[:REFRESH_NEWCOMERS_MAX]]
+            )
+            return
+
+    def _random_key(self, bucket: Bucket) -> KeyBytes:
+        return KeyBytes(self.runtime.rng.randint(*bucket.range).to_bytes(20, "big"))
 
     # --- Looking up ------------------------------------------------------------------------------
 

@@ -158,9 +158,17 @@ class Replicator:
             for donor in await near.donors(key, copies)
             if self._avoided.get(donor.id, 0.0) <= now
         ]
+        settled = [donor for donor in donors if self._is_settled(donor)]
+        donors = settled if len(settled) >= copies else donors
         own = self._network.protocol.identity.node_id.distance_int(key)
         closer = sum(donor.node_id.distance_int(key) < own for donor in donors[:copies])
         return donors[: copies - 1 if closer < copies else copies]
+
+    def _is_settled(self, donor: Contact) -> bool:
+        """Whether a donor has been up for a while: most of those who just came leave soon again."""
+        known = self._network.protocol.router.contact(donor.id)
+        now = self._runtime.monotonic()
+        return known is None or now - known.first_seen >= self._config.settled_seconds
 
     def _is_looked_after(
         self,

@@ -33,8 +33,8 @@ class Contact(Node):
     """A node at an address. Verified ones carry the card that proves it."""
 
     __slots__ = (
-        "_packed", "address", "capabilities", "card", "fails", "id", "last_seen", "long_id",
-        "token",
+        "_packed", "address", "capabilities", "card", "fails", "first_seen", "id", "last_seen",
+        "long_id", "token",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,8 @@ class Contact(Node):
         self.card = card
         self.capabilities = capabilities
         self.last_seen = last_seen
+        self.first_seen = last_seen
+        """Since when it has been known without a break, monotonic seconds."""
         self.fails = 0
         self.token = token
 
@@ -244,6 +246,7 @@ class RoutingTable(KademliaRoutingTable):
         bucket = self.buckets[index]
         known = bucket.nodes.get(contact.id)
         if known is not None:
+            contact.first_seen = known.first_seen
             self._forget_group(known)
             del bucket.nodes[contact.id]
         bucket.replacement_nodes.pop(contact.id, None)

@@ -109,6 +109,33 @@ def test_an_idle_node_sends_next_to_nothing():
     run(main, conditions=CALM)
 
 
+def test_a_refresh_costs_a_request_or_two_a_bucket_and_brings_news_of_newcomers():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(60)
+            await asyncio.sleep(7200)
+            client = cluster.clients[5]
+            router = client.protocol.router
+            for contact in list(router)[::3]:
+                router.remove_contact(contact)
+            before, known = world.network.counters["sent"], len(router)
+            for other in cluster.clients:
+                if other is not client:
+                    other.dht_network.refresh = nothing
+            for bucket in router.buckets:
+                bucket.last_updated = 0.0
+            assert await client.dht_network.refresh() == len(router.buckets)
+            sent = (world.network.counters["sent"] - before) / 2
+            assert sent <= 25 + 4 * len(router.buckets)
+            assert len(router) > known
+
+    run(main, conditions=CALM)
+
+
+async def nothing():
+    """Refresh nothing."""
+
+
 def test_a_client_is_in_nobodys_table():
     async def main(world):
         async with Cluster(world) as cluster:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytestag.config import HOUR
+from bytestag.crypto.identity import Identity
 from bytestag.dht import claims as c
 from bytestag.dht.claims import Claims
 from bytestag.keys import KeyBytes
@@ -156,6 +157,34 @@ def test_a_row_that_is_lost_at_one_holder_comes_back_within_two_periods():
             await asyncio.sleep(2.5 * HOUR)
             for kvpid in rows:
                 assert set(cluster.true_closest(kvpid.key, 3)) <= set(cluster.holders(kvpid))
+
+    run(main, seed=1, conditions=CALM)
+
+
+def identity_nearest_to(key, others, seed=1):
+    rng = random.Random(seed)
+    best = min(o.identity.node_id.distance_int(key) for o in others)
+    while True:
+        made = Identity.generate(rng.randbytes)
+        if made.node_id.distance_int(key) < best:
+            return made
+
+
+def test_a_newcomer_is_handed_what_is_its_own_once_it_has_stayed_for_half_an_hour():
+    async def main(world):
+        async with Cluster(world, copies=3, repair_seconds=600) as cluster:
+            await cluster.start_many(6)
+            rows = values(1)
+            (kvpid,) = rows
+            keep(cluster.clients[0], rows)
+            await asyncio.sleep(2 * HOUR)
+            first = set(cluster.true_closest(kvpid.key, 3))
+            assert first <= set(cluster.holders(kvpid))
+            newcomer = await cluster.start(identity=identity_nearest_to(kvpid.key, cluster.clients))
+            await asyncio.sleep(1500)
+            assert kvpid not in newcomer.stores.cache
+            await asyncio.sleep(1800)
+            assert kvpid in newcomer.stores.cache
 
     run(main, seed=1, conditions=CALM)
 
