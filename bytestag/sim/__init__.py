@@ -14,6 +14,9 @@
 :mod:`.cluster`      real nodes that start, stop, crash, freeze and come back
 :mod:`.churn`        nodes that come and go for as long as people leave machines on
 :mod:`.workload`     what users do: put and get
+:mod:`.bounds`       everything in a node that grows, and how far it may
+:mod:`.checkers`     judges that say from outside what is wrong, lost or stuck
+:mod:`.seeds`        small random histories with every fault, judged
 ===================  =======================================================================
 """
 

@@ -71,6 +71,8 @@ class Node:
         self.config = config
         self.lives = 0
         """How often it was started."""
+        self.awake_since = 0.0
+        """Loop time of its last start or thaw."""
         self.endpoint: VirtualEndpoint | None = None
         self._world = world
         self._client: Client | None = None
@@ -123,6 +125,7 @@ class Node:
         """Begin a life; what it knows it has from its tables."""
         assert not self.is_running
         self.lives += 1
+        self.awake_since = self._world.loop.time()
         process = Process(self._world.loop)
         runtime = self._world.runtime(f"node {self.number} life {self.lives}")
         network = self._world.network
@@ -164,6 +167,8 @@ class Node:
 
     def thaw(self) -> None:
         """Let it go on: its timers are late, its datagrams old. Idempotent."""
+        if self.is_frozen:
+            self.awake_since = self._world.loop.time()
         self.process.thaw()
         if self.endpoint is not None:
             self.endpoint.release()

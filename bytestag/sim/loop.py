@@ -102,6 +102,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             owner.adopt(task)
         return task
 
+    def waiting_for(self, owner: Owner) -> list[asyncio.Handle]:
+        """Return all that is still to be called for an owner."""
+        timers = (timer[2] for timer in self._timers)
+        mine = [h for h in (*self._ready, *timers) if _owner_of(h) is owner]
+        return [handle for handle in mine if not handle.cancelled()]
+
     def take_away(self, owners: Collection[Owner]) -> Handles:
         """Remove and return all that was to be called for these owners."""
         mine = [handle for handle in self._ready if _owner_of(handle) in owners]
