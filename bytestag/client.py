@@ -292,9 +292,20 @@ class Client:
             Unreachable: nobody answered, though somebody was known.
         """
         state = self.stores.state
-        remembered = state.contacts(JOIN_CONTACTS_MAX) if state is not None else []
-        addresses = [*self.options.known_nodes, *((c.host, c.port) for c in remembered)]
-        return await self.dht_network.join(addresses)
+        remembered = state.contacts(SAVED_CONTACTS_MAX) if state is not None else []
+        known = list(self.options.known_nodes)
+        waiting = [(contact.host, contact.port) for contact in remembered]
+        while True:  # those seen last first; after a long absence many of them are gone
+            batch = [*known, *waiting[:JOIN_CONTACTS_MAX]]
+            del waiting[:JOIN_CONTACTS_MAX]
+            try:
+                found = await self.dht_network.join(batch)
+            except Unreachable:
+                if not waiting:
+                    raise
+            else:
+                await self._save()
+                return found
 
     async def _save(self) -> None:
         """Remember contacts for the next start."""

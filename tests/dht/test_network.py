@@ -8,6 +8,7 @@ from bytestag import config
 from bytestag.dht.fetching import Fetcher, Wanted
 from bytestag.errors import NotFound, Unreachable
 from bytestag.keys import KeyBytes
+from bytestag.sim import cluster as sim
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from tests.dht.helpers import Cluster, add_values, values
@@ -32,6 +33,20 @@ def test_two_nodes_meet_and_each_has_verified_the_other():
                 (contact,) = list(here.protocol.router)
                 assert contact.id == there.identity.node_id
                 assert contact.card.x25519 == there.identity.static.public
+
+    run(main, conditions=CALM)
+
+
+def test_a_node_that_was_killed_soon_after_joining_finds_back_without_its_known_node():
+    async def main(world):
+        async with sim.Cluster(world) as cluster:
+            await cluster.start_many(12)
+            late = cluster.nodes[-1]
+            await asyncio.sleep(1)
+            cluster.crash(late, cluster.nodes[0])
+            await asyncio.sleep(60)
+            await cluster.come_back(late)
+            assert len(late.client.protocol.router) > 5
 
     run(main, conditions=CALM)
 
