@@ -147,10 +147,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Run what is ready; if nothing is, let time pass until the next timer."""
         if not (self._ready or self._stopping):
             self._let_time_pass()
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle = ready.popleft()
             if not handle.cancelled():
                 handle._run()
+            if not ready:  # some may have been taken away
+                break
 
     def _let_time_pass(self) -> None:
         timers, ready = self._timers, self._ready
