@@ -51,7 +51,6 @@ _logger = logging.getLogger(__name__)
 CONTROL_SLOT = 64
 CONTROL_WAITING = 512
 SAVED_CONTACTS_MAX = 500
-JOIN_CONTACTS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,19 +292,11 @@ class Client:
         """
         state = self.stores.state
         remembered = state.contacts(SAVED_CONTACTS_MAX) if state is not None else []
-        known = list(self.options.known_nodes)
-        waiting = [(contact.host, contact.port) for contact in remembered]
-        while True:  # those seen last first; after a long absence many of them are gone
-            batch = [*known, *waiting[:JOIN_CONTACTS_MAX]]
-            del waiting[:JOIN_CONTACTS_MAX]
-            try:
-                found = await self.dht_network.join(batch)
-            except Unreachable:
-                if not waiting:
-                    raise
-            else:
-                await self._save()
-                return found
+        found = await self.dht_network.join_again(
+            self.options.known_nodes, [(contact.host, contact.port) for contact in remembered]
+        )
+        await self._save()
+        return found
 
     async def _save(self) -> None:
         """Remember contacts for the next start."""

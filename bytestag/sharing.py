@@ -174,9 +174,9 @@ class Sharing:
             due = await self._runtime.offload(
                 self._stores.publish_due.take_due, self._runtime.wall(), REPUBLISHED_AT_ONCE
             )
-            records = await self._runtime.offload(self._due_records, due)
             if not due:
                 return
+            records = await self._runtime.offload(self._due_records, due)
             await self._publisher.publish(
                 records, copies=self._copies, keep_seconds=self._keep_seconds
             )

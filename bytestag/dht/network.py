@@ -30,6 +30,7 @@ PROVIDERS_TRIED_MAX = 8
 HOLDERS_ENOUGH = 3
 PATHS = 4  # "S/Kademlia" advises 4 to 8
 JOIN_ROUNDS = 4
+REMEMBERED_AT_ONCE = 32
 JOIN_PAUSE_SECONDS = 0.25
 REFRESHED_BUCKETS_MAX = 24
 REFRESH_TRIES = 3
@@ -107,6 +108,10 @@ class DHTNetwork(Server):
                 break
             # They do not know their own addresses yet, nor we ours: each round tells one of us.
             await asyncio.sleep(JOIN_PAUSE_SECONDS)
+        answered = {contact.address for contact in found}
+        for address in known:
+            if address not in answered:
+                self.protocol.absentees.remember(address, self.runtime.monotonic())
         if known and not found and not len(self.protocol.router):
             raise Unreachable(
                 f"none of {len(known)} known nodes answered",
@@ -116,6 +121,19 @@ class DHTNetwork(Server):
             await self.lookup(self.protocol.identity.node_id)
             await self.fill()
         return len(self.protocol.router)
+
+    async def join_again(self, known: Sequence[Address], remembered: Sequence[Address]) -> int:
+        """Join through known nodes and those remembered, a few at a time, best first.
+
+        After a long absence many are gone. Raises Unreachable: none of them answered.
+        """
+        for start in range(0, max(len(remembered), 1), REMEMBERED_AT_ONCE):
+            try:
+                return await self.join([*known, *remembered[start : start + REMEMBERED_AT_ONCE]])
+            except Unreachable:
+                if start + REMEMBERED_AT_ONCE >= len(remembered):
+                    raise
+        return 0
 
     async def fill(self) -> None:
         """Look up a random key in every bucket."""
@@ -139,7 +157,22 @@ class DHTNetwork(Server):
                 target = self._random_key(bucket)
                 router.touch(target, now)
                 await self._refresh_bucket(bucket, target)
+        await self._greet_absentee()
         return len(lonely)
+
+    async def _greet_absentee(self) -> None:
+        """Ask one of those who went; if he knows people near us whom we do not, join them."""
+        own_id = self.protocol.identity.node_id
+        address = self.protocol.absentees.choose(self.runtime.monotonic(), self.runtime.rng)
+        if address is None:
+            return
+        try:
+            contact = await self.protocol.ping_once(address)
+            answer = await self.protocol.ask(contact, "bt_find_node", own_id)
+        except BytestagError:
+            return
+        if await self._meet(answer):
+            await self.lookup(own_id)
 
     async def _refresh_bucket(self, bucket: Bucket, target: KeyBytes) -> None:
         for contact in list(bucket.nodes.values())[:REFRESH_TRIES]:
@@ -147,12 +180,16 @@ class DHTNetwork(Server):
                 answer = await self.protocol.ask(contact, "bt_find_node", target)
             except BytestagError:
                 continue
-            referrals = self.protocol.referrals
-            news = referrals.contacts(contact.address, answer.reply, self.protocol.router.wants)
-            await self._gather(
-                [self.protocol.ping_once(n.address) for n in news[:REFRESH_NEWCOMERS_MAX]]
-            )
+            await self._meet(answer)
             return
+
+    async def _meet(self, answer: Answer) -> list[Contact]:
+        """Ping some of those whom an answer names and the table could use; return who is there."""
+        wants = self.protocol.router.wants
+        news = self.protocol.referrals.contacts(answer.contact.address, answer.reply, wants)
+        return await self._gather(
+            [self.protocol.ping_once(n.address) for n in news[:REFRESH_NEWCOMERS_MAX]]
+        )
 
     def _random_key(self, bucket: Bucket) -> KeyBytes:
         return KeyBytes(self.runtime.rng.randint(*bucket.range).to_bytes(20, "big"))

@@ -35,6 +35,7 @@ from bytestag.crypto.identity import (
     read_card,
     unpack_addresses,
 )
+from bytestag.dht.absentees import Absentees
 from bytestag.dht.admission import Admission
 from bytestag.dht.reachability import Reachability
 from bytestag.dht.referrals import Referrals
@@ -112,6 +113,7 @@ class Protocol(RPC, KademliaProtocol):
         self._tokens: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
         self.admission = Admission(self.router, config, runtime, slot, self._verify, self._check)
         self.referrals = Referrals(runtime, is_local=config.is_local)
+        self.absentees = Absentees()
         for method in packets.NATIVE_METHODS:
             self.handlers[method] = partial(self._handle_native, method)
         self.stock: StockDialect | None = None
@@ -206,7 +208,8 @@ class Protocol(RPC, KademliaProtocol):
 
     def has_failed(self, contact: Contact, silence_seconds: float) -> None:
         """A contact did not answer: tell the table, and take nobody's word for it for a while."""
-        self.router.has_failed(contact.id, self.config.contact_fails_max)
+        if self.router.has_failed(contact.id, self.config.contact_fails_max):
+            self.absentees.remember(contact.address, self.runtime.monotonic())
         self.referrals.has_failed(contact.address, silence_seconds)
 
     async def ask_address(
@@ -253,6 +256,7 @@ class Protocol(RPC, KademliaProtocol):
         now = self.runtime.monotonic()
         self._tokens[address] = (reply.token, now)
         self.referrals.has_answered(address)
+        self.absentees.has_answered(address)
         _trim(self._tokens, TOKENS_REMEMBERED_MAX)
         if not self.reachability.knows(reply.observed):
             for observed in unpack_addresses(reply.observed)[:1]:

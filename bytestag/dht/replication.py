@@ -152,23 +152,26 @@ class Replicator:
     async def _other_holders(self, near: Neighbours, key: KeyBytes) -> list[Contact]:
         """Return the donors that should hold a row beside us: we count if we are close enough."""
         copies = self._config.copies
-        now = self._runtime.monotonic()
-        donors = [
-            donor
-            for donor in await near.donors(key, copies)
-            if self._avoided.get(donor.id, 0.0) <= now
-        ]
-        settled = [donor for donor in donors if self._is_settled(donor)]
-        donors = settled if len(settled) >= copies else donors
-        own = self._network.protocol.identity.node_id.distance_int(key)
-        closer = sum(donor.node_id.distance_int(key) < own for donor in donors[:copies])
+        found = await near.donors(key, copies)
+        donors = [donor for donor in found if self._may_be_handed(donor)]
+        if len(donors) < copies:  # rather young ones than too few
+            donors = [donor for donor in found if not self._is_avoided(donor)]
+        goal, own = key.integer, self._network.node.long_id ^ key.integer
+        closer = sum(donor.long_id ^ goal < own for donor in donors[:copies])
         return donors[: copies - 1 if closer < copies else copies]
 
-    def _is_settled(self, donor: Contact) -> bool:
-        """Whether a donor has been up for a while: most of those who just came leave soon again."""
+    def _may_be_handed(self, donor: Contact) -> bool:
+        """Whether a donor has been up for a while, and did not refuse or lie lately.
+
+        Most of those who just came leave soon again.
+        """
         known = self._network.protocol.router.contact(donor.id)
         now = self._runtime.monotonic()
-        return known is None or now - known.first_seen >= self._config.settled_seconds
+        is_settled = known is None or now - known.first_seen >= self._config.settled_seconds
+        return is_settled and not self._is_avoided(donor)
+
+    def _is_avoided(self, donor: Contact) -> bool:
+        return self._avoided.get(donor.id, 0.0) > self._runtime.monotonic()
 
     def _is_looked_after(
         self,
@@ -178,8 +181,8 @@ class Replicator:
         claimed: dict[bytes, set[bytes]],
     ) -> bool:
         """Whether a nearer donor named this row to us in the last period."""
-        own = self._network.protocol.identity.node_id.distance_int(row.key)
-        nearer = [d.id for d in donors if d.node_id.distance_int(row.key) < own]
+        goal, own = row.key.integer, self._network.node.long_id ^ row.key.integer
+        nearer = [donor.id for donor in donors if donor.long_id ^ goal < own]
         if unknown := [id_ for id_ in nearer if id_ not in claimed]:
             since = self._runtime.monotonic() - CLAIM_PERIODS * self._config.repair_seconds
             found = self._claims.names(unknown, prefix, since)

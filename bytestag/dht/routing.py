@@ -161,8 +161,10 @@ class RoutingTable(KademliaRoutingTable):
 
     def contact(self, node_id: bytes) -> Contact | None:
         """Return the live contact with this ID."""
-        bucket = self.buckets[self.get_bucket_for(Node(node_id))]
-        return bucket.nodes.get(node_id)
+        return self._bucket_of(node_id).nodes.get(node_id)
+
+    def _bucket_of(self, node_id: bytes) -> Bucket:
+        return self.buckets[bisect_left(self._highs, int.from_bytes(node_id, "big"))]
 
     def closest(
         self,
@@ -221,8 +223,7 @@ class RoutingTable(KademliaRoutingTable):
         """Whether a new contact with this ID could be of use: room, a split, or no spare."""
         if node_id == self.node.id:
             return False
-        index = self.get_bucket_for(Node(node_id))
-        bucket = self.buckets[index]
+        bucket = self._bucket_of(node_id)
         if node_id in bucket.nodes or node_id in bucket.replacement_nodes:
             return False
         has_room = len(bucket.nodes) < self.ksize or self._may_split(bucket)
@@ -232,7 +233,7 @@ class RoutingTable(KademliaRoutingTable):
 
     def touch(self, target: bytes, now: float) -> None:
         """A look-up for this key took place."""
-        self.buckets[self.get_bucket_for(Node(target))].last_updated = now
+        self._bucket_of(target).last_updated = now
 
     def add_contact(self, contact: Contact) -> Contact | None:
         """Add a contact that answered us; it becomes the most recently seen.
@@ -268,7 +269,7 @@ class RoutingTable(KademliaRoutingTable):
 
     def has_failed(self, node_id: bytes, fails_max: int) -> bool:
         """A contact did not answer; return whether it was dropped for it."""
-        bucket = self.buckets[self.get_bucket_for(Node(node_id))]
+        bucket = self._bucket_of(node_id)
         contact = bucket.nodes.get(node_id)
         if contact is None:
             return False
