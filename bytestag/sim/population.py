@@ -222,6 +222,16 @@ class Population:
         """Let a node that was woken go to sleep when it is idle."""
         self._lives[index].is_pinned = False
 
+    def kill(self, share: float) -> None:
+        """Let a share of all nodes die in this instant, those that live among them."""
+        self._dead_below = int(share * 2**32)
+        for index in [index for index in self._lives if self.is_dead(index)]:
+            life = self._lives.pop(index)
+            endpoint = life.born.result().protocol.endpoint if life.born.done() else None
+            if endpoint is not None:
+                endpoint.close()  # before it could say goodbye
+            life.ends.set()
+
     def _wake_at(self, address: Address) -> bool:
         """Somebody is sent a datagram."""
         index = self.census.index_of(address)
