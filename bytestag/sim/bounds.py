@@ -12,7 +12,16 @@ from typing import Any
 
 from bytestag import config
 from bytestag.client import CONTROL_SLOT, Client
-from bytestag.dht import admission, caching, claims, protocol, reachability, referrals, routing
+from bytestag.dht import (
+    absentees,
+    admission,
+    caching,
+    claims,
+    protocol,
+    reachability,
+    referrals,
+    routing,
+)
 from bytestag.dht import stock as stock_dialect
 from bytestag.network import control, handshake, replies, rpc, session, sessions, trains
 from bytestag.tables import memory_stores, state
@@ -50,6 +59,7 @@ BOUNDS = (
     Bound("protocol._tokens", protocol.TOKENS_REMEMBERED_MAX),
     Bound("protocol._cards", protocol.CARDS_REMEMBERED_MAX),
     Bound("protocol.referrals._silent", referrals.SILENT_REMEMBERED_MAX),
+    Bound("protocol.absentees", absentees.ABSENTEES_MAX),
     Bound("protocol.admission._tried", admission.TRIED_REMEMBERED_MAX),
     Bound("protocol.admission._candidates", lambda c: c.config.candidates_max),
     Bound("protocol.admission._verifying", lambda c: c.config.verify_pings_max),
