@@ -1,16 +1,19 @@
 """Nodes of a cluster start, stop, crash, freeze and come back as machines do."""
 
 import asyncio
+import gc
+import random
 
 import pytest
 
 from bytestag.dht.fetching import Fetcher, Wanted
 from bytestag.errors import Timeout
 from bytestag.keys import KeyBytes
-from bytestag.sim import run
+from bytestag.sim import Conditions, run
 from bytestag.sim.cluster import Cluster
 from bytestag.sim.nat import NatBox, NatKind
 from bytestag.sim.process import Killed
+from bytestag.sim.workload import get, put, random_values
 from tests.dht.helpers import add_values, values
 
 
@@ -68,6 +71,28 @@ def test_a_crashed_node_leaves_nothing_behind():
             assert cluster.true_closest(dead.node_id, 6)[0] is not dead
 
     run(main)
+
+
+@pytest.mark.parametrize("milliseconds", [1, 30, 60, 110, 170, 250, 400, 900])
+def test_a_crash_in_the_midst_of_work_ends_it_without_a_word(milliseconds):
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(6)
+            busy = cluster.nodes[3]
+            rows = random_values(20, 3000, random.Random(1))
+            works = [put(busy, rows, copies=4), *(get(busy, kvpid) for kvpid in rows)]
+            tasks = [asyncio.ensure_future(work) for work in works]
+            tasks.append(asyncio.ensure_future(put(cluster.nodes[1], rows, copies=5)))
+            await asyncio.sleep(milliseconds / 1000)
+            process = busy.process
+            cluster.crash(busy)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            gc.collect()  # whatever is left of it must not stir
+            await asyncio.sleep(600)
+            assert world.loop.waiting_for(process) == []
+            return sum(isinstance(outcome, Killed) for outcome in outcomes)
+
+    assert run(main, conditions=Conditions(latency=0.05)) > 0
 
 
 def test_a_crash_does_not_touch_what_lies_on_the_disk():
