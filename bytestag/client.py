@@ -24,6 +24,7 @@ from bytestag.dht.offers import OfferHandler
 from bytestag.dht.protocol import Protocol
 from bytestag.dht.providing import Announcer
 from bytestag.dht.publishing import Publisher
+from bytestag.dht.putting import Putter
 from bytestag.dht.replication import Replicator
 from bytestag.dht.resolving import Resolver
 from bytestag.dht.serving import Serving
@@ -31,7 +32,6 @@ from bytestag.dht.upkeep import Upkeep
 from bytestag.errors import BytestagError, NotFound, Unreachable
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
-from bytestag.keys import KeyBytes
 from bytestag.network.demux import Demux
 from bytestag.network.endpoint import Endpoint, OpenEndpoint, open_endpoint
 from bytestag.network.links import Link as SessionLink
@@ -51,6 +51,7 @@ _logger = logging.getLogger(__name__)
 CONTROL_SLOT = 64
 CONTROL_WAITING = 512
 SAVED_CONTACTS_MAX = 500
+PLACEMENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Client:
         self._slots: list[FnTaskSlot] = []
         self._seq = Sequence(stores.state, lambda: self.runtime.wall())
         self._endpoint: Endpoint | None = None
+        self._placed: tuple[float, lifetimes.Placement] | None = None
 
     # --- Parts (2012 names) ----------------------------------------------------------------------
 
@@ -187,6 +189,7 @@ class Client:
         self.publisher = Publisher(
             self.dht_network, table, config, runtime, self._group, self._seq.next
         )
+        self.putter = Putter(self.dht_network, self.publisher.make_offer, runtime, self._group)
         self.announcer = Announcer(self.dht_network, config, runtime, self._group, self._seq.next)
         self.sharing = Sharing(
             self.stores,
@@ -217,7 +220,7 @@ class Client:
             runtime,
             self._group,
             is_donor=is_donor,
-            times_to_live=self._times_to_live,
+            placement=self._placement,
         )
         self._path_cache = PathCache(self.dht_network, runtime, self._group)
         self._serving = Serving(
@@ -235,6 +238,7 @@ class Client:
             self._control_slot,
             self._path_cache.slot,
             self.publisher.slot,
+            self.putter.slot,
             self.announcer.slot,
             *self._serving.slots,
             *offers.slots,
@@ -272,15 +276,13 @@ class Client:
         self.protocol.attach(endpoint)
         self.sessions.attach(endpoint)
 
-    def _times_to_live(self) -> Callable[[KeyBytes], int]:
-        """Return the 2012 life of a key, as a function that threads may call."""
-        contacts = [contact.node_id for contact in self.protocol.router]
-
-        def time_to_live(key: KeyBytes) -> int:
-            placed = lifetimes.closeness(self.identity.node_id, key, contacts)
-            return lifetimes.time_to_live(placed)
-
-        return time_to_live
+    def _placement(self) -> lifetimes.Placement:
+        """Return how we are placed among our contacts, at most a minute old."""
+        now = self.runtime.monotonic()
+        if self._placed is None or now - self._placed[0] > PLACEMENT_SECONDS:
+            contacts = [contact.id for contact in self.protocol.router]
+            self._placed = now, lifetimes.Placement(self.identity.node_id, contacts)
+        return self._placed[1]
 
     # --- Network ---------------------------------------------------------------------------------
 

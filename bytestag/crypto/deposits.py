@@ -42,6 +42,22 @@ def merkle_proof(leaves: Sequence[bytes], position: int) -> bytes:
     return bytes([position]) + b"".join(_siblings(leaves, position))
 
 
+def merkle_proofs(leaves: Sequence[bytes]) -> list[bytes]:
+    """Return the proofs of all leaves; each node is hashed once."""
+    return [bytes([i]) + siblings for i, siblings in enumerate(_all_siblings(leaves)[1])]
+
+
+def _all_siblings(leaves: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
+    """Return the root, and for each leaf its siblings, lowest first."""
+    if len(leaves) == 1:
+        return leaves[0], [b""]
+    middle = _split(len(leaves))
+    left, of_left = _all_siblings(leaves[:middle])
+    right, of_right = _all_siblings(leaves[middle:])
+    siblings = [s + right for s in of_left] + [s + left for s in of_right]
+    return _inner(left, right), siblings
+
+
 def merkle_root_of_proof(proof: bytes, leaf: bytes, count: int) -> bytes:
     """Return the root that a proof leads to.
 

@@ -6,27 +6,43 @@ import math
 from collections.abc import Iterable
 
 from bytestag.config import DAY, K
-from bytestag.keys import KeyBytes, compute_bucket_number
+from bytestag.keys import BIT_SIZE
 
 TTL_BASE_SECONDS = 86_490
 GRANTS = ((0.50, 90 * DAY), (0.80, 7 * DAY), (0.95, DAY))
 """(share of the quota in use, longest grant) for values with a deposit."""
 
 
-def closeness(own: KeyBytes, key: KeyBytes, contacts: Iterable[KeyBytes]) -> int:
-    """Return how many contacts are better placed for the key than we are.
+class Placement:
+    """How well a node is placed for keys among its contacts: counted once, asked often."""
 
-    Those in buckets nearer to us than the key's, plus those of the key's bucket that are closer to
-    it: 2012's estimate of how many nodes stand between us and the key.
-    """
-    bucket = compute_bucket_number(own, key)
-    distance = own.distance_int(key)
-    count = 0
-    for contact in contacts:
-        number = compute_bucket_number(own, contact)
-        if number > bucket or (number == bucket and contact.distance_int(key) < distance):
-            count += 1
-    return count
+    def __init__(self, own: bytes, contacts: Iterable[bytes]) -> None:
+        self._own = int.from_bytes(own, "big")
+        self._buckets: list[list[int]] = [[] for _ in range(BIT_SIZE + 1)]
+        for contact in contacts:
+            number = int.from_bytes(contact, "big")
+            self._buckets[self._bucket(number)].append(number)
+        self._nearer = [0] * (BIT_SIZE + 1)
+        for bucket in range(BIT_SIZE - 1, -1, -1):
+            self._nearer[bucket] = self._nearer[bucket + 1] + len(self._buckets[bucket + 1])
+
+    def _bucket(self, number: int) -> int:
+        return BIT_SIZE - (self._own ^ number).bit_length()
+
+    def closeness(self, key: bytes) -> int:
+        """Return how many contacts are better placed for the key than we are.
+
+        Those in buckets nearer to us than the key's, plus those of the key's bucket that are closer
+        to it: 2012's estimate of how many nodes stand between us and the key.
+        """
+        goal = int.from_bytes(key, "big")
+        distance, bucket = self._own ^ goal, self._bucket(goal)
+        closer = sum(contact ^ goal < distance for contact in self._buckets[bucket])
+        return self._nearer[bucket] + closer
+
+    def time_to_live(self, key: bytes) -> int:
+        """Return the seconds that we keep a value of this key without a deposit."""
+        return time_to_live(self.closeness(key))
 
 
 def time_to_live(better_placed: int) -> int:

@@ -63,9 +63,9 @@ def rows_of_offer(
     ``fill`` is the share of the quota in use; ``time_to_live`` gives the 2012 life of a key.
     """
     deposits = [_read_deposit(packed, network_id) for packed in offer.deposits]
-    whole = _unproven_entries(offer)
+    proofs = _implied_proofs(offer)
     rows = []
-    for entry in offer.entries:
+    for number, entry in enumerate(offer.entries):
         key, index = KeyBytes(entry.key or entry.index), KeyBytes(entry.index)
         record = KVPRecord(KVPID(key, index), entry.blake3, entry.size, int(now), 0, group=group)
         if entry.deposit is None:
@@ -74,7 +74,7 @@ def rows_of_offer(
             rows.append(OfferedRow(_with(record, life, standing), Verdict.ACCEPTED))
             continue
         deposit = deposits[entry.deposit] if entry.deposit < len(deposits) else None
-        proof = entry.proof or _proof(whole.get(entry.deposit, []), entry)
+        proof = entry.proof or proofs[number]
         if deposit is None or not d.covers(deposit, proof, _leaf(entry)):
             rows.append(OfferedRow(record, Verdict.BAD_DEPOSIT))
             continue
@@ -115,18 +115,17 @@ def _leaf(entry: m.Entry) -> bytes:
     return d.leaf_hash(entry.key or entry.index, entry.index, entry.blake3, entry.size)
 
 
-def _unproven_entries(offer: m.Offer) -> dict[int, list[m.Entry]]:
-    """Group the entries that come without a proof: together they are their deposit's leaves."""
-    whole: dict[int, list[m.Entry]] = {}
-    for entry in offer.entries:
+def _implied_proofs(offer: m.Offer) -> dict[int, bytes]:
+    """Return the proofs of entries without one: together they are their deposit's leaves."""
+    whole: dict[int, list[int]] = {}
+    for number, entry in enumerate(offer.entries):
         if entry.deposit is not None and not entry.proof:
-            whole.setdefault(entry.deposit, []).append(entry)
-    return whole
-
-
-def _proof(entries: list[m.Entry], entry: m.Entry) -> bytes:
-    position = next((i for i, other in enumerate(entries) if other is entry), 0)
-    return d.merkle_proof([_leaf(other) for other in entries], position) if entries else b""
+            whole.setdefault(entry.deposit, []).append(number)
+    proofs: dict[int, bytes] = {}
+    for numbers in whole.values():
+        made = d.merkle_proofs([_leaf(offer.entries[number]) for number in numbers])
+        proofs.update(zip(numbers, made, strict=True))
+    return proofs
 
 
 def _remaining(held: KVPRecord | None, offered: KVPRecord, now: float) -> int:
@@ -148,13 +147,13 @@ class OfferHandler:
         parent: Parent,
         *,
         is_donor: bool,
-        times_to_live: Callable[[], Callable[[KeyBytes], int]],
+        placement: Callable[[], lifetimes.Placement],
     ) -> None:
         self._table = table
         self._config = config
         self._runtime = runtime
         self._is_donor = is_donor
-        self._times_to_live = times_to_live
+        self._placement = placement
         self._commits = _Commits(table, runtime)
         self._offer_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
         self.incoming_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
@@ -181,7 +180,7 @@ class OfferHandler:
 
     async def _take(self, link: Link, offer: m.Offer) -> None:
         rows = await self._runtime.offload(
-            self._judge_and_renew, link, offer, self._times_to_live()
+            self._judge_and_renew, link, offer, self._placement().time_to_live
         )
         verdicts = bytes(row.verdict for row in rows)
         link.send(m.Answer(offer.id, verdicts, [row.granted_hours for row in rows]))

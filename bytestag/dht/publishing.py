@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -105,7 +105,9 @@ class Publisher:
         when all have what they can have, or when several rounds brought nothing new.
         """
         near = Neighbours(self._network)
-        rows = await self._runtime.offload(lambda: [_Row(record) for record in records])
+        rows = await self._runtime.offload(  # in order of keys: one walk over the key space
+            lambda: [_Row(record) for record in sorted(records, key=lambda record: record.key)]
+        )
         outcome = PublishOutcome(len(rows), copies, copies=[len(rows)] + [0] * copies)
         idle_rounds = 0
         for wanted in range(1, copies + 1):
@@ -213,17 +215,24 @@ class Publisher:
     ) -> None:
         """Make one offer and hand each row's last word to ``on_final``."""
         link = await self._network.link_to(donor)
-        message = await self._runtime.offload(self._make_offer, rows, keep_seconds)
+        records = [row.record for row in rows]
+        message = await self._runtime.offload(self.make_offer, records, keep_seconds)
         async for word in offer(link, message):
             on_final(rows[word.entry], word.verdict, word.granted_hours)
 
-    def _make_offer(self, rows: list[_Row], keep_seconds: int) -> m.Offer:
+    def make_offer(
+        self,
+        records: Sequence[KVPRecord],
+        keep_seconds: int,
+        values: Mapping[bytes, bytes | None] | None = None,
+    ) -> m.Offer:
+        """Return an offer of at most 64 rows, under a deposit if they are to be kept (blocking).
+
+        Small values travel inside; they are read from the table, unless given by BLAKE3.
+        """
         packed: list[bytes] = []
         if keep_seconds:
-            leaves = [
-                d.leaf_hash(r.record.key, r.record.index, r.record.blake3, r.record.size)
-                for r in rows
-            ]
+            leaves = [d.leaf_hash(r.key, r.index, r.blake3, r.size) for r in records]
             until = self._runtime.wall() + keep_seconds + HOUR
             packed = [
                 d.make_deposit(
@@ -234,12 +243,11 @@ class Publisher:
                     leaves,
                 ).packed
             ]
-        small = [r.record for r in rows if r.record.size <= INLINE_VALUE_BYTES_MAX]
-        # One that is gone since has no value; the holder will be told so when it asks.
-        values = dict(zip((r.blake3 for r in small), self._table.read_rows(small), strict=True))
-        entries = [
-            self._entry(row.record, bool(packed), values.get(row.record.blake3)) for row in rows
-        ]
+        if values is None:
+            small = [r for r in records if r.size <= INLINE_VALUE_BYTES_MAX]
+            # One that is gone since has no value; the holder will be told so when it asks.
+            values = dict(zip((r.blake3 for r in small), self._table.read_rows(small), strict=True))
+        entries = [self._entry(r, bool(packed), values.get(r.blake3)) for r in records]
         return m.Offer(self._runtime.token_bytes(20), packed, entries)
 
     def _entry(self, record: KVPRecord, has_deposit: bool, value: bytes | None) -> m.Entry:

@@ -6,8 +6,12 @@ import random
 import pytest
 
 from bytestag.config import DAY, HOUR, K
-from bytestag.dht.lifetimes import closeness, granted_seconds, time_to_live
+from bytestag.dht.lifetimes import Placement, granted_seconds, time_to_live
 from bytestag.keys import KeyBytes
+
+
+def closeness(own, target, contacts):
+    return Placement(own, contacts).closeness(target)
 
 
 def key(number):

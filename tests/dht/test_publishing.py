@@ -252,10 +252,10 @@ def test_a_deposit_over_other_rows_is_worth_nothing():
             rows = values(4)
             add_values(client, rows)
             link = await client.dht_network.link_to(next(iter(client.protocol.router)))
-            made = client.publisher._make_offer(
+            made = client.publisher.make_offer(
                 [_row(client, kvpid) for kvpid in list(rows)[:2]], KEEP
             )
-            other = client.publisher._make_offer(
+            other = client.publisher.make_offer(
                 [_row(client, kvpid) for kvpid in list(rows)[2:]], KEEP
             )
             forged = m.Offer(bytes(20), made.deposits, other.entries)
@@ -267,9 +267,7 @@ def test_a_deposit_over_other_rows_is_worth_nothing():
 
 
 def _row(client, kvpid):
-    from bytestag.dht.publishing import _Row
-
-    return _Row(client.stores.cache.record(kvpid))
+    return client.stores.cache.record(kvpid)
 
 
 def test_a_publisher_that_sends_wrong_bytes_leaves_nothing_behind():
