@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FULL_NODES_MAX = 10_000
 """Above, nodes are born when spoken to, unless the parameters say otherwise."""
 JOINING = 10
+KNOWN = 2
+"""Nodes through which others join: one may go off meanwhile."""
 SETTLING_SECONDS = 30.0
 Progress = Callable[[str, int, int], None]
 """Is told what is done, how much of it, of how much."""
@@ -150,14 +152,15 @@ class Stage:
         )
 
     async def join(self, nodes: int, **options: Any) -> list[Node]:
-        """Let nodes join, a few at a time, each few through one that is there already."""
+        """Let nodes join, a few at a time, each few through two that are there already."""
         if self.cluster is None:
             self.cluster = await self._stack.enter_async_context(Cluster(self.world))
         cluster, started = self.cluster, []
         while len(started) < nodes:
             if not cluster.nodes:
                 started.append(await cluster.start(**options))
-            known = [self.rng.choice(cluster.nodes).address]
+            running = cluster.running
+            known = [n.address for n in self.rng.sample(running, min(KNOWN, len(running)))]
             count = min(JOINING, nodes - len(started))
             if count:
                 started += await cluster.start_many(count, known=known, **options)

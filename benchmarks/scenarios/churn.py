@@ -2,7 +2,9 @@
 
 Sessions and times off are Weibull distributed (shape 0.5), most end with a crash. Measured: what
 each running node sends, reads that succeed at once and after one more try by another node, those
-left apart whose reader went off. The network has been like this for an hour when it begins.
+left apart whose reader went off. The network has been like this for an hour when one more node,
+which stays and holds nothing, publishes the values. Some reads are of values whose holders are all
+off: they are counted, and said apart.
 """
 
 from __future__ import annotations
@@ -24,16 +26,21 @@ DEFAULTS: dict[str, Any] = {
     "session_minutes": 60.0, "empty_share": 0.0,
 }  # fmt: skip
 RETRY_SECONDS = 5.0
+SETTLING_SECONDS = HOUR
+PUBLISHING_SECONDS = 10 * MINUTE
 
 
 async def play(stage: Stage) -> None:
-    await stage.join(stage.nodes)
-    values = await publish(stage)
+    nodes = await stage.join(stage.nodes)
     churn = make_churn(stage)
     seconds = stage.hours * HOUR
     async with asyncio.TaskGroup() as group:
-        group.create_task(churn.run(stage.running, HOUR + seconds))
-        await asyncio.sleep(HOUR)
+        group.create_task(churn.run(nodes, SETTLING_SECONDS + PUBLISHING_SECONDS + seconds))
+        await asyncio.sleep(SETTLING_SECONDS)
+        publishing = stage.now
+        (publisher,) = await stage.join(1, is_donor=False)
+        values = await publish(stage, publisher, is_judged=False)
+        await asyncio.sleep(max(0.0, publishing + PUBLISHING_SECONDS - stage.now))
         datagrams, bytes_ = stage.sent
         running = await read_on(stage, list(values), stage.lookups, seconds, "get")
         sent = stage.sent
@@ -42,7 +49,7 @@ async def play(stage: Stage) -> None:
     stage.row("traffic_per_node", (sent[1] - bytes_) / node_seconds, "B/s")
     stage.row("datagrams_per_node", (sent[0] - datagrams) / node_seconds, "1/s")
     ends = churn.counters["crashes"] + churn.counters["stops"]
-    stage.row("ends_per_node_hour", ends / stage.nodes / (stage.hours + 1), "1/h")
+    stage.row("ends_per_node_hour", ends / stage.nodes / (stage.now / HOUR), "1/h")
 
 
 def make_churn(stage: Stage) -> Churn:
@@ -55,7 +62,7 @@ async def read_on(
     stage: Stage, kvpids: Sequence[KVPID], reads: int, seconds: float, name: str
 ) -> float:
     """Spread reads over a time, and add how they went; return how many nodes ran on average."""
-    at_once = retried = tried = running = 0
+    at_once = retried = tried = running = unheld = 0
     took: list[float] = []
     for number in range(reads):
         await asyncio.sleep(seconds / reads)
@@ -66,6 +73,7 @@ async def read_on(
             continue
         tried += 1
         at_once += outcome
+        unheld += not outcome and not stage.is_held(kvpid)
         if not outcome:
             await asyncio.sleep(RETRY_SECONDS)
             outcome = await _read(stage, kvpid, took)
@@ -73,6 +81,7 @@ async def read_on(
         stage.progress("reading", number + 1, reads)
     stage.row(f"{name}_at_once", at_once / max(tried, 1), "share", ">=", 0.99)
     stage.row(f"{name}_with_one_retry", retried / max(tried, 1), "share", ">=", 0.999)
+    stage.row(f"{name}_failed_without_holder", unheld / max(tried, 1), "share")
     stage.times(f"{name}_seconds", took)
     return running / reads
 

@@ -1,8 +1,9 @@
 """A publisher leaves once its values have their copies, and days pass.
 
-Nodes come and go (Weibull, shape 0.5); some come back empty. Each value is read once a day by a
-random live node. Measured: reads that succeed, how many copies there are, running or off, and what
-all that is sent costs each node and day: refresh and joining as well as repair.
+Nodes come and go (Weibull, shape 0.5), and have done so for an hour; some come back empty. Each
+value is read once a day by a random live node. Measured: reads that succeed, how many copies there
+are, running or off, and what all that is sent costs each node and day: refresh and joining as well
+as repair.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import statistics
 from typing import Any
 
-from benchmarks.scenarios.churn import make_churn, read_on
+from benchmarks.scenarios.churn import SETTLING_SECONDS, make_churn, read_on
 from benchmarks.stage import Stage
 from bytestag.config import DAY, HOUR
 from bytestag.sim.workload import put, random_values
@@ -27,17 +28,18 @@ WATCHED_SECONDS = 3 * HOUR
 
 
 async def play(stage: Stage) -> None:
-    await stage.join(stage.nodes)
-    (publisher,) = await stage.join(1, is_donor=False)
+    nodes = await stage.join(stage.nodes)
     values = random_values(stage.values, stage.value_bytes, stage.rng)
-    outcome = await put(publisher, values, copies=stage.copies, keep_seconds=KEEP_SECONDS)
-    stage.row("published_copies_min", outcome.copies_min, "copies")
-    await stage.cluster.stop(publisher)
-    nodes = stage.running
-    bytes_, seconds = stage.sent[1], stage.days * DAY
+    seconds = stage.days * DAY
     curves: dict[str, list[list[float]]] = {"copies_running": [], "copies_in_all": []}
     async with asyncio.TaskGroup() as group:
-        group.create_task(make_churn(stage).run(nodes, seconds))
+        group.create_task(make_churn(stage).run(nodes, SETTLING_SECONDS + seconds))
+        await asyncio.sleep(SETTLING_SECONDS)
+        (publisher,) = await stage.join(1, is_donor=False)
+        outcome = await put(publisher, values, copies=stage.copies, keep_seconds=KEEP_SECONDS)
+        stage.row("published_copies_min", outcome.copies_min, "copies")
+        await stage.cluster.stop(publisher)
+        bytes_ = stage.sent[1]
         watching = group.create_task(_watch(stage, list(values), curves))
         reads = max(1, round(stage.values * stage.days))
         running = await read_on(stage, list(values), reads, seconds, "read")
@@ -46,7 +48,7 @@ async def play(stage: Stage) -> None:
     for name, points in curves.items():
         stage.series(name, points)
         stage.row(f"{name}_mean", statistics.fmean(y for _, y in points), "copies")
-    stage.row("values_without_a_copy", curves_end(stage, list(values)), "values", "<=", 0)
+    stage.row("values_without_a_copy", _count_lost(stage, list(values)), "values", "<=", 0)
     stage.row("running", running, "nodes")
     stage.row("bytes_per_node_day", (sent - bytes_) / stage.nodes / stage.days, "bytes")
 
@@ -64,7 +66,7 @@ async def _watch(stage: Stage, kvpids: list[KVPID], curves: dict[str, list[list[
         await asyncio.sleep(WATCHED_SECONDS)
 
 
-def curves_end(stage: Stage, kvpids: list[KVPID]) -> int:
+def _count_lost(stage: Stage, kvpids: list[KVPID]) -> int:
     """Return how many values nobody has in the end, running or off."""
     caches = [node.stores.cache for node in stage.cluster.nodes]
     return sum(not any(kvpid in cache for cache in caches) for kvpid in kvpids)
