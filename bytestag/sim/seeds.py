@@ -2,7 +2,7 @@
 
 ::
 
-    python -m bytestag.sim.seeds 17 18 19
+    python -m bytestag.sim.seeds 17 18 100-199 --jobs 2
 
 prints a trace for each, and exits with the status of the first failure. A seed decides on the
 nodes, the network, what users do and what breaks; in the end all is healed and judged.
@@ -15,7 +15,8 @@ import asyncio
 import logging
 import random
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,16 +278,40 @@ class History:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play the seeds of the command line; return the exit status of the first failure."""
     parser = argparse.ArgumentParser(prog="python -m bytestag.sim.seeds", description=__doc__)
-    parser.add_argument("seeds", type=int, nargs="+", metavar="SEED")
-    logging.getLogger("bytestag").setLevel(logging.ERROR)  # nodes warn of what we do to them
+    parser.add_argument("seeds", type=_range, nargs="+", metavar="SEED|FIRST-LAST")
+    parser.add_argument("--jobs", type=int, default=1, help="how many are played at one time")
+    given = parser.parse_args(arguments)
+    seeds = [seed for part in given.seeds for seed in part]
     status = 0
-    for seed in parser.parse_args(arguments).seeds:
-        try:
-            print(play(seed), flush=True)
-        except CheckFailed as failure:
-            print(f"{type(failure).__name__}: {failure}", file=sys.stderr)
-            status = status or failure.exit_status
+    for ended in _ends(seeds, given.jobs):
+        if isinstance(ended, CheckFailed):
+            print(f"{type(ended).__name__}: {ended}", file=sys.stderr)
+            status = status or ended.exit_status
+        else:
+            print(ended, flush=True)
     return status
+
+
+def _range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def _ends(seeds: Sequence[int], jobs: int) -> Iterator[Played | CheckFailed]:
+    """Yield how each seed ends, in their order."""
+    if jobs <= 1:
+        yield from map(_end, seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(_end, seeds)
+
+
+def _end(seed: int) -> Played | CheckFailed:
+    logging.getLogger("bytestag").setLevel(logging.ERROR)  # nodes warn of what we do to them
+    try:
+        return play(seed)
+    except CheckFailed as failure:
+        return failure
 
 
 if __name__ == "__main__":
