@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FULL_NODES_MAX = 10_000
 """Above, nodes are born when spoken to, unless the parameters say otherwise."""
 JOINING = 10
+JOINING_SHARE = 1 / 50
+"""So many join at one time, or as many as this share of those that are there."""
 KNOWN = 2
 """Nodes through which others join: one may go off meanwhile."""
 SETTLING_SECONDS = 30.0
@@ -161,9 +163,10 @@ class Stage:
                 started.append(await cluster.start(**options))
             running = cluster.running
             known = [n.address for n in self.rng.sample(running, min(KNOWN, len(running)))]
-            count = min(JOINING, nodes - len(started))
+            at_once = max(JOINING, round(JOINING_SHARE * len(running)))
+            count = min(at_once, nodes - len(started))
             if count:
-                started += await cluster.start_many(count, known=known, **options)
+                started += await cluster.start_many(count, at_once=at_once, known=known, **options)
             self.progress("joining", len(started), nodes)
         return started
 
