@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -169,6 +169,8 @@ class Client:
         self._control_slot = FnTaskSlot(CONTROL_SLOT, CONTROL_WAITING, self._group)
         self.download_slot = FnTaskSlot(config.download_slots, config.waiting_slots, self._group)
         table, providers = self.stores.table, self.stores.providers
+        offload = runtime.offload if table.may_block else runtime.offload_memory
+        self._table_runtime = replace(runtime, offload=offload)
         self.protocol = Protocol(
             self.identity,
             config,
@@ -208,7 +210,7 @@ class Client:
 
     def _build_holding(self, table: KVPTable, *, is_donor: bool) -> None:
         """Build what takes, serves and looks after values of others."""
-        config, runtime = self.config, self.runtime
+        config, runtime = self.config, self._table_runtime
         self.claims = Claims()
         self.replicator = Replicator(
             self.dht_network, self.stores.cache, self.claims, config, runtime
@@ -351,7 +353,7 @@ class Client:
             self.dht_network,
             self.stores.table,
             self.config,
-            self.runtime,
+            self._table_runtime,
             self._group,
             self._path_cache,
         )

@@ -49,6 +49,8 @@ class TableHoldings:
         runtime: Runtime,
         node_id: bytes,
     ) -> None:
+        self.is_immediate = not table.may_block
+        """Whether the tables never block, so that :meth:`describe_now` may be used."""
         self._table = table
         self._config = config
         self._node_id = node_id
@@ -57,7 +59,19 @@ class TableHoldings:
 
     async def describe(self, key: KeyBytes, reply: Reply) -> None:
         """Fill ``held``, ``more``, ``value`` and ``providers`` of a reply."""
-        records, value, providers = await self._runtime.offload(self._read, key)
+        self._fill(reply, *await self._runtime.offload(self._read, key))
+
+    def describe_now(self, key: KeyBytes, reply: Reply) -> None:
+        """Do the same without a thread's turn."""
+        self._fill(reply, *self._read(key))
+
+    def _fill(
+        self,
+        reply: Reply,
+        records: list[KVPRecord],
+        value: bytes | None,
+        providers: list[StoredProvider],
+    ) -> None:
         reply.held = [Held(r.index, r.size, r.blake3) for r in records[:HELD_MAX]]
         reply.more = max(len(records) - HELD_MAX, 0)
         reply.value = value

@@ -41,6 +41,7 @@ class _Candidate:
 class Shortlist:
     """One look-up of ``target``.
 
+    ``alpha`` grows with each contact that is slow: where some are dead, more are asked at once.
     With ``is_thorough`` it ends when the k closest have answered (to store there), without when
     the ``beta`` closest have (to find something).
     """
@@ -182,6 +183,7 @@ class Shortlist:
         candidate = self._by_id.get(contact.id)
         if candidate is not None and candidate.state is State.ASKED:
             candidate.state = State.SLOW
+            self._alpha = min(self._alpha + 1, ALPHA)
 
     def receive_late(self, contact: Contact) -> None:
         """A contact did not answer the second request in that time either."""

@@ -35,6 +35,7 @@ JOIN_PAUSE_SECONDS = 0.25
 REFRESHED_BUCKETS_MAX = 24
 REFRESH_TRIES = 3
 REFRESH_NEWCOMERS_MAX = 2
+VALUE_ALPHA = 4  # the first holder to answer may have all that is wanted
 REFRESH_ALPHA = 3  # nobody waits for a refresh: fewer at once take fewer requests
 
 
@@ -232,7 +233,9 @@ class DHTNetwork(Server):
             self._collect(sources, answer)
             return is_enough(sources)
 
-        outcome = await self.lookup(key, method="bt_find_value", on_answer=on_answer)
+        outcome = await self.lookup(
+            key, method="bt_find_value", on_answer=on_answer, alpha=VALUE_ALPHA
+        )
         sources.add(outcome)
         return sources
 

@@ -65,8 +65,13 @@ _UNBOUND = ("0.0.0.0", 0)  # noqa: S104  # no socket is bound to it
 class Holdings(TypingProtocol):
     """What a node has under a key, for the answer to a find value."""
 
+    is_immediate: bool
+
     async def describe(self, key: KeyBytes, reply: Reply) -> None:
         """Fill ``held``, ``more``, ``value`` and ``providers`` of a reply."""
+
+    def describe_now(self, key: KeyBytes, reply: Reply) -> None:
+        """Do the same at once, where that cannot block."""
 
     async def renew(self, renewal: bytes, address: Address, reply: Reply) -> None:
         """Renew provider records, and fill ``renewed`` of a reply."""
@@ -322,8 +327,16 @@ class Protocol(RPC, KademliaProtocol):
         reply = self._reply(query, address)
         if query.target is not None and method != "bt_ping":
             self._add_contacts(reply, query)
-        if method in ("bt_ping", "bt_find_node"):
-            return packets.encode_reply(sequence_id, reply, bytes_max)
+        if method == "bt_find_value" and self._holdings.is_immediate:
+            assert query.target is not None
+            self._holdings.describe_now(KeyBytes(query.target), reply)
+        elif method not in ("bt_ping", "bt_find_node"):
+            return self._answer_later(query, address, sequence_id, reply, bytes_max)
+        return packets.encode_reply(sequence_id, reply, bytes_max)
+
+    def _answer_later(
+        self, query: Query, address: Address, sequence_id: bytes, reply: Reply, bytes_max: int
+    ) -> Any:
         try:
             self._slot.add_no_block(
                 self._answer_from_tables, query, address, sequence_id, reply, bytes_max

@@ -36,6 +36,11 @@ class Remembered(Protocol):
     def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
+async def run_here(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a function in the loop itself: an offload for what does not block."""
+    return function(*args, **kwargs)
+
+
 def _call(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     return function(*args, **kwargs)
 
@@ -53,6 +58,8 @@ class Runtime:
     rng: random.Random
     token_bytes: Callable[[int], bytes]
     offload: Offload
+    offload_memory: Offload = run_here
+    """For work on tables in memory, which does not block; a thread's turn costs more than it."""
     remembered: Remembered = _call
     """Call a pure function; the simulator, where thousands ask the same, may remember results."""
     close: Callable[[], None] = lambda: None

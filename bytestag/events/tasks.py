@@ -56,7 +56,8 @@ class Task(Generic[R]):
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
-        self._finished = threading.Event()
+        self._is_finished = False
+        self._ended: threading.Event | None = None  # made for the first thread that waits
         self._result: R | None = None
         self._error: BaseException | None = None
         self._children: dict[Task[Any], Callable[[Any], None]] = {}
@@ -79,7 +80,7 @@ class Task(Generic[R]):
         """
         if self._task is not None:
             raise RuntimeError("a task runs once")
-        if self._finished.is_set():
+        if self._is_finished:
             return self
         self._loop = asyncio.get_running_loop()
         args, kwargs = self._arguments
@@ -100,7 +101,7 @@ class Task(Generic[R]):
         with self._lock:
             first, self._is_stopping = not self._is_stopping, True
             children = list(self._children)
-        if not first or self._finished.is_set():
+        if not first or self._is_finished:
             return
         for child in children:
             child.stop()
@@ -139,12 +140,12 @@ class Task(Generic[R]):
     @property
     def is_running(self) -> bool:
         """Whether it was started and neither finished nor was asked to stop."""
-        return self._task is not None and not self._is_stopping and not self._finished.is_set()
+        return self._task is not None and not self._is_stopping and not self._is_finished
 
     @property
     def is_finished(self) -> bool:
         """Whether it came to its end: with a result, a failure, or stopped."""
-        return self._finished.is_set()
+        return self._is_finished
 
     @property
     def result_(self) -> R | None:
@@ -161,14 +162,17 @@ class Task(Generic[R]):
 
         Raises what :meth:`run` raised, TaskStopped, or Timeout.
         """
-        if not self._finished.is_set() and self._loop is not None and self._loop is running_loop():
+        if not self._is_finished and self._loop is not None and self._loop is running_loop():
             raise RuntimeError("result() would wait for its own loop; await the task instead")
-        if not self._finished.wait(timeout):
+        with self._lock:
+            ended = None if self._is_finished else self._ended or threading.Event()
+            self._ended = ended
+        if ended is not None and not ended.wait(timeout):
             raise Timeout(f"{self!r} did not finish within {timeout:g} seconds")
         return self._outcome()
 
     def __await__(self) -> Generator[Any, None, R]:
-        if not self._finished.is_set():
+        if not self._is_finished:
             loop = asyncio.get_running_loop()
             turn: asyncio.Future[None] = loop.create_future()
 
@@ -209,10 +213,12 @@ class Task(Generic[R]):
 
     def _finish(self, error: BaseException | None) -> None:
         with self._lock:
-            if self._finished.is_set():
+            if self._is_finished:
                 return
             self._error = error
-            self._finished.set()
+            self._is_finished = True
+            if self._ended is not None:
+                self._ended.set()
         self.observer(self)
 
     def _unhook(self, task: Task[Any]) -> None:

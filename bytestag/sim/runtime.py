@@ -38,6 +38,7 @@ def virtual_runtime(
         rng=random.Random(f"{seed} rng"),
         token_bytes=random.Random(f"{seed} token_bytes").randbytes,
         offload=offload,
+        offload_memory=offload,
         remembered=remembered or Memory(),
     )
 

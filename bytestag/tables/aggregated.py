@@ -28,6 +28,7 @@ class AggregatedKVPTable(KVPTable):
         super().__init__(primary_table.clock)
         self.primary_table = primary_table
         self.tables = tuple(dict.fromkeys([primary_table, *tables]))
+        self.may_block = any(table.may_block for table in self.tables)
         self.max_size = primary_table.max_size
         for table in self.tables:
             table.value_changed_observer.register(self.value_changed_observer)

@@ -138,6 +138,8 @@ class KVPTable(ABC):
 
     # --- Size ------------------------------------------------------------------------------------
 
+    may_block: bool = True
+    """Whether its methods may wait for a disk or a server."""
     max_size: int | None = None
     """The quota in bytes of :attr:`KVPRecord.cost`; None is unbounded, 0 stores nothing."""
 

@@ -37,6 +37,7 @@ class MemoryKVPTable(KVPTable):
         node_key: KeyBytes = admission.NODE_KEY_UNKNOWN,
     ) -> None:
         super().__init__(clock)
+        self.may_block = False
         self.max_size = max_size
         self._node_key = node_key
         self._lock = threading.RLock()
