@@ -16,7 +16,7 @@ from benchmarks.scenarios.churn import SETTLING_SECONDS, make_churn, read_on
 from benchmarks.stage import Stage
 from bytestag.config import DAY, HOUR
 from bytestag.sim.workload import put, random_values
-from bytestag.tables.base import KVPID
+from bytestag.tables.base import KVPID, KVPTable, Standing
 
 DEFAULTS: dict[str, Any] = {
     "days": 3.0, "copies": 8, "values": 100, "value_bytes": 1024, "session_minutes": 60.0,
@@ -61,9 +61,15 @@ async def _watch(stage: Stage, kvpids: list[KVPID], curves: dict[str, list[list[
         on = [node.stores.cache for node in stage.running]
         in_all = [node.stores.cache for node in stage.cluster.nodes]
         for name, caches in (("copies_running", on), ("copies_in_all", in_all)):
-            copies = sum(kvpid in cache for cache in caches for kvpid in kvpids)
+            copies = sum(_keeps(cache, kvpid) for cache in caches for kvpid in kvpids)
             curves[name].append([day, copies / len(kvpids)])
         await asyncio.sleep(WATCHED_SECONDS)
+
+
+def _keeps(cache: KVPTable, kvpid: KVPID) -> bool:
+    """Whether a node holds a value because of its deposit; what a read left behind is no copy."""
+    rows = cache.records_by_key(kvpid.key)
+    return any(row.index == kvpid.index and row.standing is Standing.KEPT for row in rows)
 
 
 def _count_lost(stage: Stage, kvpids: list[KVPID]) -> int:
