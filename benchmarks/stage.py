@@ -34,6 +34,8 @@ JOINING_SHARE = 1 / 50
 KNOWN = 2
 """Nodes through which others join: one may go off meanwhile."""
 SETTLING_SECONDS = 30.0
+RESPONSE, DATA_PLANE = 0x01, 0x41
+ACK_BYTES_MAX = 60
 Progress = Callable[[str, int, int], None]
 """Is told what is done, how much of it, of how much."""
 
@@ -238,19 +240,25 @@ class Stage:
         running = self.running
         self.cluster.crash(*self.rng.sample(running, round(share * len(running))))
 
-    def count_sent(self, node: Node | Peer) -> Callable[[], int]:
-        """Count the datagrams that a node sends from now on; call the result for their number."""
+    def count_sent(self, node: Node | Peer) -> Callable[[], tuple[int, int]]:
+        """Count what a node sends from now on; call the result for (requests, datagrams).
+
+        Requests are the datagrams that ask or bring something: no replies, and none in a session
+        that have room for an acknowledgement alone.
+        """
         endpoint = node.client.protocol.endpoint
         assert endpoint is not None
-        counted, send = 0, endpoint.send
+        requests, datagrams, send = 0, 0, endpoint.send
 
         def counting(datagram: bytes, address: Address) -> None:
-            nonlocal counted
-            counted += 1
+            nonlocal requests, datagrams
+            datagrams += 1
+            is_ack = datagram[0] == DATA_PLANE and len(datagram) <= ACK_BYTES_MAX
+            requests += datagram[0] != RESPONSE and not is_ack
             send(datagram, address)
 
         endpoint.send = counting  # type: ignore[method-assign]
-        return lambda: counted
+        return lambda: (requests, datagrams)
 
 
 async def attempt(work: Coroutine[Any, Any, Any], clock: Callable[[], float]) -> tuple[Any, float]:

@@ -82,7 +82,7 @@ def pack_address(address: Address) -> bytes:
     return _packed_ip(address[0]) + address[1].to_bytes(2, "big")
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=65_536)
 def _packed_ip(host: str) -> bytes:
     ip = ipaddress.ip_address(host)
     if ip.version == 6 and ip.ipv4_mapped is not None:
@@ -113,7 +113,7 @@ def unpack_addresses(packed: bytes, count: int | None = None) -> list[Address]:
     return result
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=65_536)
 def unpack_address(packed: bytes) -> Address:
     """Read an IP of 4 or 16 bytes and a port; raises PacketError for port 0."""
     port = int.from_bytes(packed[-2:], "big")

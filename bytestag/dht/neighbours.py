@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bytestag.config import K
+from bytestag.config import ALPHA, BETA, K
 from bytestag.dht.network import DHTNetwork
 from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
@@ -55,7 +55,10 @@ class Neighbours:
                 return known
             target = KeyBytes(regions.gap(key))
             outcome = await self._network.lookup(
-                target, is_thorough=is_thorough, seeds=regions.best_known(target, K, _is_any)
+                target,
+                is_thorough=is_thorough,
+                seeds=regions.best_known(target, K, _is_any),
+                alpha=ALPHA if is_thorough else BETA,
             )
             found = outcome.contacts if is_thorough else outcome.known
             is_complete = outcome.is_complete if is_thorough else len(found) < K

@@ -24,14 +24,14 @@ def is_unspecified(host: str) -> bool:
     return ipaddress.ip_address(host).is_unspecified
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=65_536)
 def is_eligible(host: str, *, is_local: bool) -> bool:
     """Return whether a host may stand on a card or in a routing table of such a network."""
     ip = ipaddress.ip_address(host)
     return not ip.is_unspecified and not ip.is_multicast and (is_local or ip.is_global)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=65_536)
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine itself."""
     return ipaddress.ip_address(host).is_loopback

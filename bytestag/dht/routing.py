@@ -89,7 +89,7 @@ class Contact(Node):
         return f"<Contact {self.id.hex()[:8]} {self.ip}:{self.port}>"
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=65_536)
 def address_group(host: str) -> str:
     """Return the /24 or /48 of a global address, and "" for every other."""
     ip = ipaddress.ip_address(host)

@@ -57,7 +57,7 @@ class Upkeep:
                 (config.repair_seconds, self._replicator.repair),
                 (CHECK_SECONDS, self._republish),
                 (config.provider_renew_seconds, self._reprovide),
-                (5 * CHECK_SECONDS, self._save),
+                (15 * CHECK_SECONDS, self._save),
             ):
                 group.create_task(self._every(seconds, work))
 

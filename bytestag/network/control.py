@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bytestag.config import DATAGRAM_BYTES_MAX
 from bytestag.crypto.primitives import AESGCM, InvalidTag
 from bytestag.errors import PacketError
 from bytestag.network import frames
@@ -20,8 +21,8 @@ from bytestag.network.rtt import Rtt
 ACK_DELAY = 0.005
 IN_FLIGHT_MAX = 64
 REPLAY_WINDOW = 1024
-DATAGRAM_ROOM = 1150
-"""Bytes of frames in a datagram of 1,200 with head, counter and tag."""
+DATAGRAM_ROOM = DATAGRAM_BYTES_MAX - 18 - 16
+"""Bytes of frames beside head, counter and tag; every frame fits, or sending would not end."""
 REASSEMBLY_BYTES_MAX = 256 * 1024
 FRAGMENT_OVERHEAD_BYTES = 256
 """What a waiting fragment costs beside its bytes: a peer may send empty ones."""

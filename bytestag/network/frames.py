@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bytestag.errors import PacketError
 
-FRAGMENT_BYTES_MAX = 1100
+FRAGMENT_BYTES_MAX = 1140  # with its head and an ACK it fills a datagram of 1,200
 FRAGMENTS_MAX = 64
 MESSAGE_BYTES_MAX = FRAGMENT_BYTES_MAX * FRAGMENTS_MAX
 UNIT_PAIRS_MAX = 80

@@ -42,7 +42,7 @@ class TokenMint:
         return blake2s_keyed(self._secret, packed, TOKEN_BYTES)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65_536)
 def _packed_ip(host: str) -> bytes:
     ip = ipaddress.ip_address(host)
     return ip.packed.rjust(16, b"\0") if ip.version == 6 else bytes(10) + b"\xff\xff" + ip.packed

@@ -14,6 +14,12 @@ from bytestag.network.rtt import Rtt
 KEYS = (bytes(32), bytes([1]) * 32)
 
 
+def test_the_longest_fragment_fits_a_datagram():
+    longest = frames.Message(2**32 - 1, 63, 64, bytes(frames.FRAGMENT_BYTES_MAX))
+    ack = frames.encode(frames.Ack(2**64 - 1, 2**64 - 1))
+    assert len(frames.encode(longest)) + len(ack) <= c.DATAGRAM_ROOM
+
+
 def channels():
     return (
         c.ControlChannel(b"bob-----", KEYS[0], KEYS[1], Rtt()),
@@ -154,7 +160,7 @@ def test_a_datagram_with_an_unknown_frame_is_refused_and_may_be_sent_again():
 
 def test_incomplete_messages_take_bounded_memory_whatever_their_size():
     alice, bob = channels()
-    for body in (bytes(1100), b""):  # an empty fragment costs memory as well
+    for body in (bytes(1140), b""):  # an empty fragment costs memory as well
         for number in range(1, 5000):
             deliver(bob, alice.seal(frames.Message(number, 0, 64, body)))
     assert sum(map(len, bob._partial.values())) < 4000
@@ -164,10 +170,10 @@ def test_incomplete_messages_take_bounded_memory_whatever_their_size():
 def test_a_full_store_of_incomplete_messages_lets_the_oldest_be_finished():
     alice, bob = channels()
     for number in range(1, 300):
-        deliver(bob, alice.seal(frames.Message(number, 0, 2, bytes(1100))))
+        deliver(bob, alice.seal(frames.Message(number, 0, 2, bytes(1140))))
     assert deliver(bob, alice.seal(frames.Message(0, 0, 2, b"first "))) == []
     assert deliver(bob, alice.seal(frames.Message(0, 1, 2, b"second"))) == [b"first second"]
-    assert deliver(bob, alice.seal(frames.Message(1, 1, 2, b"!"))) == [bytes(1100) + b"!"]
+    assert deliver(bob, alice.seal(frames.Message(1, 1, 2, b"!"))) == [bytes(1140) + b"!"]
 
 
 def test_what_was_dropped_for_want_of_room_is_not_acknowledged():
