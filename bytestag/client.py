@@ -223,6 +223,7 @@ class Client:
             self._group,
             is_donor=is_donor,
             placement=self._placement,
+            takes=self.dht_network.takes,
         )
         self._path_cache = PathCache(self.dht_network, runtime, self._group)
         self._serving = Serving(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from bytestag.config import ALPHA, BETA, K
 from bytestag.dht.network import DHTNetwork
+from bytestag.dht.radius import is_within
 from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
 from bytestag.keys import KeyBytes
@@ -31,8 +32,13 @@ class Neighbours:
         self._named = RegionMap()  # what was only heard of is kept apart
 
     async def donors(self, key: KeyBytes, count: int) -> list[Contact]:
-        """Return donors, closest first: at least ``count`` if there are as many near the key."""
-        return await self._closest(key, count, _is_donor, is_thorough=True)
+        """Return donors that take this key, closest first; ``count`` if there are as many near."""
+        goal = key.integer
+
+        def takes(contact: Contact) -> bool:
+            return contact.is_donor and is_within(contact.radius, contact.long_id, goal)
+
+        return await self._closest(key, count, takes, is_thorough=True)
 
     async def nodes(
         self, key: KeyBytes, count: int = K, *, is_thorough: bool = True
@@ -65,10 +71,6 @@ class Neighbours:
             if not regions.learn(target, found, is_complete=is_complete and bool(found)):
                 break
         return regions.best_known(key, count, accept)
-
-
-def _is_donor(contact: Contact) -> bool:
-    return contact.is_donor
 
 
 def _is_any(contact: Contact) -> bool:

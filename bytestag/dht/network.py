@@ -14,6 +14,7 @@ from kademlia.network import Server
 from bytestag.config import ALPHA, Config, K
 from bytestag.crypto.identity import Address
 from bytestag.dht.protocol import Answer, Protocol
+from bytestag.dht.radius import is_within
 from bytestag.dht.routing import Bucket, Contact
 from bytestag.dht.sizing import SizeEstimate
 from bytestag.dht.walking import LookupOutcome, Walk
@@ -92,6 +93,10 @@ class DHTNetwork(Server):
         self.config = config
         self.runtime = runtime
         self.size = SizeEstimate()
+
+    def takes(self, key: KeyBytes) -> bool:
+        """Whether a key is near enough for us to hold its values."""
+        return is_within(self.protocol.radius.bits, self.node.long_id, key.integer)
 
     # --- Joining ---------------------------------------------------------------------------------
 

@@ -148,12 +148,14 @@ class OfferHandler:
         *,
         is_donor: bool,
         placement: Callable[[], lifetimes.Placement],
+        takes: Callable[[KeyBytes], bool],
     ) -> None:
         self._table = table
         self._config = config
         self._runtime = runtime
         self._is_donor = is_donor
         self._placement = placement
+        self._takes = takes
         self._commits = _Commits(table, runtime)
         self._offer_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
         self.incoming_slot = FnTaskSlot(config.incoming_slots, config.waiting_slots, parent)
@@ -227,6 +229,12 @@ class OfferHandler:
         judged = iter(self._table.judge_many(fit, now))
         rows = [
             OfferedRow(row.record, next(judged)) if row.verdict is Verdict.ACCEPTED else row
+            for row in rows
+        ]
+        rows = [
+            OfferedRow(row.record, Verdict.OUTSIDE)
+            if row.verdict is Verdict.ACCEPTED and not self._takes(row.record.key)
+            else row
             for row in rows
         ]
         held = [row.record for row in rows if row.verdict is Verdict.HELD]

@@ -37,6 +37,7 @@ from bytestag.crypto.identity import (
 )
 from bytestag.dht.absentees import Absentees
 from bytestag.dht.admission import Admission
+from bytestag.dht.radius import Radius
 from bytestag.dht.reachability import Reachability
 from bytestag.dht.referrals import Referrals
 from bytestag.dht.routing import Contact, RoutingTable
@@ -113,6 +114,7 @@ class Protocol(RPC, KademliaProtocol):
         self.reachability = Reachability(_UNBOUND, is_local=config.is_local)
         self.source_node = Contact(identity.node_id, _UNBOUND, capabilities=capabilities)
         self.router = RoutingTable(self.source_node)
+        self.radius = Radius(config.copies)
         self._card: Card | None = None
         self._cards: OrderedDict[bytes, Card] = OrderedDict()
         self._tokens: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
@@ -277,6 +279,7 @@ class Protocol(RPC, KademliaProtocol):
             last_seen=now,
             token=reply.token,
         )
+        contact.radius = reply.radius
         if node_id is not None and card is not None and address in card.addresses:
             self.admission.admit(contact)
         return Answer(contact, reply)
@@ -369,6 +372,7 @@ class Protocol(RPC, KademliaProtocol):
             node_id=self.identity.node_id.binary if not self.is_client else None,
             capabilities=self.capabilities,
             card=self.card().packed if query.wants_card else None,
+            radius=self.radius.bits,
         )
 
     def _is_proven(self, token: bytes, address: Address) -> bool:

@@ -90,9 +90,13 @@ class Replicator:
         """How often rows are looked after although a nearer holder says that it does."""
 
     async def expire(self) -> int:
-        """Remove what is past its time."""
+        """Remove what is past its time, and fit the radius to the room that is left."""
         now = self._runtime.wall()
-        return await self._runtime.offload(self._table.expire, now, EXPIRED_AT_ONCE)
+        gone = await self._runtime.offload(self._table.expire, now, EXPIRED_AT_ONCE)
+        quota = self._table.max_size
+        fill = await self._runtime.offload(lambda: self._table.kept_bytes / quota if quota else 0.0)
+        self._network.protocol.radius.update(fill, self._network.size)
+        return gone
 
     async def repair(self) -> RepairOutcome:
         """Go through all rows once."""

@@ -34,7 +34,7 @@ class Contact(Node):
 
     __slots__ = (
         "_packed", "address", "capabilities", "card", "fails", "first_seen", "id", "last_seen",
-        "long_id", "token",
+        "long_id", "radius", "token",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +60,8 @@ class Contact(Node):
         self.first_seen = last_seen
         """Since when it has been known without a break, monotonic seconds."""
         self.fails = 0
+        self.radius = BIT_SIZE
+        """It takes values whose keys are within 2^radius of its ID."""
         self.token = token
 
     @property

@@ -67,7 +67,7 @@ class Provider(codec.Struct, array_like=True):
 class Reply(codec.Struct, omit_defaults=True, rename={
     "version": "v", "network": "n", "node_id": "i", "capabilities": "c", "observed": "o",
     "token": "t", "card": "d", "contacts4": "4", "contacts6": "6", "held": "h", "more": "m",
-    "value": "l", "providers": "p", "renewed": "r",
+    "value": "l", "providers": "p", "renewed": "r", "radius": "u",
 }):  # fmt: skip
     """The map of a response."""
 
@@ -85,6 +85,7 @@ class Reply(codec.Struct, omit_defaults=True, rename={
     value: Annotated[bytes, Meta(max_length=1024)] | None = None
     providers: Annotated[list[Provider], Meta(max_length=8)] = []  # noqa: RUF012
     renewed: Annotated[bytes, Meta(max_length=RENEWED_MAX)] = b""
+    radius: Annotated[int, Meta(ge=0, le=160)] = 160
 
 
 NATIVE_METHODS = frozenset({"bt_ping", "bt_find_node", "bt_find_value", "bt_renew"})

@@ -321,4 +321,5 @@ class Sessions:
         for handshake in list(self._handshakes.values()):
             if not handshake.done.done():
                 handshake.done.set_exception(RemoteError("the node is closing"))
+                handshake.done.exception()  # whoever waited may be gone already
         self._touched.clear()

@@ -64,6 +64,8 @@ class Verdict(enum.IntEnum):
     BAD_DEPOSIT = 9
     NOT_SENT = 10
     """The holder asked for the bytes and did not get them."""
+    OUTSIDE = 11
+    """The key is farther from the holder than it takes values; its radius says so."""
 
 
 class TableRefused(StorageError):
