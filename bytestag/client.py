@@ -254,7 +254,7 @@ class Client:
             runtime,
             rejoin=self.join,
             republish=self.sharing.republish,
-            reprovide=self.sharing.provide,
+            renew=self.sharing.renew,
             save=self._save,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bytestag.config import Config
@@ -27,6 +28,17 @@ _logger = logging.getLogger(__name__)
 
 HINTS_MAX = 3
 REPUBLISHED_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Cycle:
+    """How far the announcing of all keys has come."""
+
+    began: float
+    done: float
+    """The part of the key space that has had its turn, 0 to 1."""
+    addresses: list[list[object]] = field(default_factory=list)
+    """Where we were."""
 
 
 class Sharing:
@@ -65,7 +77,6 @@ class Sharing:
         self._changed: dict[KVPID, None] = {}
         self._watcher: ShareWatcher | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._has_provided = False
 
     @property
     def table(self) -> SharedFilesKVPTable:
@@ -153,13 +164,35 @@ class Sharing:
 
     async def provide(self) -> None:
         """Tell the nodes near the keys of all our shares that we serve them."""
-        shared = self._stores.shared
-        if shared is None:
+        began = self._runtime.wall()
+        if await self._announce((0.0, 1.0)):
+            self._keep_cycle(_Cycle(began, 1.0, self._addresses()))
+
+    async def renew(self) -> None:
+        """Renew a part, so that in a period all have had their turn; resumed after a restart."""
+        cycle = self._cycle()
+        if cycle is None:
             return
+        period = self._config.provider_renew_seconds
+        elapsed = (self._runtime.wall() - cycle.began) / period
+        if cycle.addresses != self._addresses() or not 0.0 <= elapsed < 2.0:
+            await self.provide()
+            return
+        if elapsed >= 1.0 and cycle.done >= 1.0:
+            cycle, elapsed = _Cycle(cycle.began + period, 0.0), elapsed - 1.0
+        until = min(elapsed, 1.0)
+        if until > cycle.done and await self._announce((cycle.done, until)):
+            self._keep_cycle(_Cycle(cycle.began, until, self._addresses()))
+
+    async def _announce(self, part: tuple[float, float]) -> bool:
+        """Announce the keys of a part of the key space; return whether anybody was told."""
+        shared = self._stores.shared
+        if shared is None or not len(self._protocol.router):
+            return False
         keys = await self._runtime.offload(_provided_keys, shared)
-        if keys:
-            done = await self._announcer.announce(SortedKeys(keys), is_renewal=self._has_provided)
-            self._has_provided = True
+        is_renewal = self._cycle() is not None
+        done = await self._announcer.announce(SortedKeys(keys), is_renewal=is_renewal, part=part)
+        if done.keys:
             _logger.info(
                 "provider records: %d renewed, %d accepted, %d refused, %d holders do not answer",
                 done.renewed,
@@ -167,6 +200,19 @@ class Sharing:
                 done.refused,
                 done.unreachable,
             )
+        return bool(keys)
+
+    def _addresses(self) -> list[list[object]]:
+        return [list(address) for address in self._protocol.reachability.addresses]
+
+    def _cycle(self) -> _Cycle | None:
+        state = self._stores.state
+        known = state.json("announced", None) if state is not None else None
+        return _Cycle(*known) if known is not None else None
+
+    def _keep_cycle(self, cycle: _Cycle) -> None:
+        if self._stores.state is not None:
+            self._stores.state.set_json("announced", [cycle.began, cycle.done, cycle.addresses])
 
     async def republish(self) -> None:
         """Publish again what is due; while nobody is known, it stays so."""
@@ -226,8 +272,10 @@ class Sharing:
         await self._runtime.offload(self._stores.publish_due.put_many, due)
         if not len(self._protocol.router):
             return
-        if changed or not self._has_provided:  # a node that comes back is in time for its records
+        if changed or self._cycle() is None:
             await self.provide()
+        else:  # a node that comes back is in time for its records
+            await self.renew()
         if changed:
             await self.republish()
 

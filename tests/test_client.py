@@ -123,6 +123,50 @@ def test_what_was_hashed_before_anybody_was_known_is_published_once_somebody_is(
     asyncio.run(main())
 
 
+def test_what_is_served_is_announced_part_by_part_and_goes_on_after_a_restart(
+    tmp_path,
+):
+    (tmp_path / "a").write_bytes(b"a" * 5000)
+
+    def spy(node):
+        parts, announce = [], node.announcer.announce
+
+        async def noted(keys, *, is_renewal, part):
+            parts.append((round(part[0], 2), round(part[1], 2), is_renewal))
+            return await announce(keys, is_renewal=is_renewal, part=part)
+
+        node.announcer.announce = noted
+        return parts
+
+    async def main():
+        period = config.local().provider_renew_seconds
+        async with other() as donor:
+            async with client(tmp_path / "node", known_nodes=(donor.address,)) as node:
+                await node.join()
+                await node.sharing.add(tmp_path / "a")
+                parts = spy(node)
+                await node.sharing.renew()
+                assert parts == []
+                await node.sharing.provide()
+                await node.sharing.renew()
+                assert parts == [(0, 1, False)]
+                for ahead in (0.5, 0.75, 0.25):
+                    set_back(node, -ahead * period)
+                    await node.sharing.renew()
+                assert parts[1:] == [(0, 0.25, True), (0.25, 0.5, True)]
+            async with client(tmp_path / "node", known_nodes=(donor.address,)) as node:
+                await node.join()
+                parts = spy(node)
+                set_back(node, -1.9 * period)
+                await node.sharing.renew()
+                assert parts == [(0.5, 0.9, True)]
+                set_back(node, -2 * period)  # it was off for long: all may be forgotten
+                await node.sharing.renew()
+                assert parts[1:] == [(0, 1, True)]
+
+    asyncio.run(main())
+
+
 def test_a_node_that_comes_back_says_again_what_it_serves(tmp_path):
     (tmp_path / "a").write_bytes(b"a" * 5000)
 

@@ -8,6 +8,7 @@ already is renewed by digest, in one datagram.
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -117,19 +118,23 @@ class Announcer:
         self._next_seq = next_seq
         self.slot = FnTaskSlot(HOLDERS_AT_ONCE, HOLDERS_AT_ONCE, parent)
 
-    async def announce(self, keys: KeySource, *, is_renewal: bool = False) -> Announced:
+    async def announce(
+        self, keys: KeySource, *, is_renewal: bool = False, part: tuple[float, float] = (0.0, 1.0)
+    ) -> Announced:
         """Bring records of all keys that we serve to the nodes near them.
 
-        At each holder a new record replaces the old one of its prefix. With ``is_renewal`` most
-        holders are expected to have theirs: nobody is asked first whether he is there, and where
-        one is not, his keys go to whoever took his place.
+        ``part`` is a part of the key space; its ends lie between 0 and 1. At each holder a new
+        record replaces the old one of its prefix. With ``is_renewal`` most holders are expected to
+        have theirs: nobody is asked first whether he is there, and where one is not, his keys go to
+        whoever took his place.
         """
         done = Announced()
         if not self._network.protocol.is_reachable or not len(keys):
             return done
         bits = min(max(len(keys) // BIN_KEYS_MAX, 0).bit_length(), BIN_BITS_MAX)
         sweep = _Sweep(Neighbours(self._network), bits, is_renewal, not is_renewal, done)
-        await self._go_through(keys, range(1 << bits), sweep)
+        first, end = (math.ceil(bound * (1 << bits)) for bound in part)
+        await self._go_through(keys, range(first, end), sweep)
         if is_renewal and sweep.failed:
             again = _Sweep(Neighbours(self._network), bits, is_renewal, True, done)
             await self._go_through(keys, sorted(sweep.failed), again)

@@ -33,7 +33,7 @@ class Upkeep:
         *,
         rejoin: Callable[[], Awaitable[object]],
         republish: Callable[[], Awaitable[object]],
-        reprovide: Callable[[], Awaitable[object]],
+        renew: Callable[[], Awaitable[object]],
         save: Callable[[], Awaitable[object]],
     ) -> None:
         self._network = network
@@ -43,7 +43,7 @@ class Upkeep:
         self._runtime = runtime
         self._rejoin = rejoin
         self._republish = republish
-        self._reprovide = reprovide
+        self._renew = renew
         self._save = save
 
     async def run(self) -> None:
@@ -56,7 +56,7 @@ class Upkeep:
                 (10 * CHECK_SECONDS, self._expire_providers),
                 (config.repair_seconds, self._replicator.repair),
                 (CHECK_SECONDS, self._republish),
-                (config.provider_renew_seconds, self._reprovide),
+                (10 * CHECK_SECONDS, self._renew),
                 (15 * CHECK_SECONDS, self._save),
             ):
                 group.create_task(self._every(seconds, work))
