@@ -17,7 +17,16 @@ from typing import Any
 
 from bytestag.config import PART_BYTES
 from bytestag.dht.resolving import Resolver, Target
-from bytestag.errors import BytestagError, Corrupt, FormatError, Incomplete, NotFound
+from bytestag.errors import (
+    BytestagError,
+    Corrupt,
+    FormatError,
+    Incomplete,
+    NotFound,
+    RemoteError,
+    Timeout,
+    Unreachable,
+)
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
 from bytestag.events.tasks import Task
@@ -58,6 +67,9 @@ class _Job:
     first_failure: tuple[str, BytestagError] | None = None
 
 
+OF_THE_NETWORK = (NotFound, Corrupt, Timeout, Unreachable, RemoteError)
+
+
 class _Tasks:
     """Tasks of one piece of work; the first that fails is its failure."""
 
@@ -79,8 +91,12 @@ class _Tasks:
         self._changed.set()
 
     async def wait(self) -> None:
-        """Wait for all of them; raises the first failure at once."""
-        while self._tasks and self.error is None:
+        """Wait for all of them; raises the first failure.
+
+        At once, if this machine failed; what others failed to give is no reason not to keep what
+        is on its way.
+        """
+        while self._tasks and (self.error is None or isinstance(self.error, OF_THE_NETWORK)):
             self._changed.clear()
             await self._changed.wait()
         if self.error is not None:

@@ -209,8 +209,9 @@ class Fetcher:
 
         def is_enough(sources: Sources) -> bool:
             """Whether a small value came inside a reply; a large one needs to know its region."""
-            is_small = wanted.is_known and wanted.size <= INLINE_VALUE_BYTES_MAX
-            return is_small and any(map(wanted.is_satisfied_by, sources.values))
+            if not wanted.is_known or INLINE_VALUE_BYTES_MAX < wanted.size < VALUE_BYTES_MAX:
+                return False
+            return any(map(wanted.is_satisfied_by, sources.values))
 
         for _ in range(ROUNDS_MAX):
             async for source in self._servers_with_room(tried):
