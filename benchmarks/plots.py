@@ -37,6 +37,8 @@ COLORS = ("#1b6ca8", "#c1442d", "#4c8c4a", "#7a5195", "#8a6d1d")
 LABELS = {
     "nodes": "nodes",
     "dead_share": "share of nodes that died at once",
+    "alpha": "requests at one time, at first",
+    "copies": "holders of each value",
     "session_minutes": "median session and time off (minutes)",
     "days": "days",
 }
@@ -140,6 +142,8 @@ def _mass_death(figure: Figure, axes: Axes, records: Sequence[Record]) -> None:
     other = axes.twinx()
     _line(other, records, parameter, "closest_found", "closest found", COLORS[2], "s--")
     _line(other, records, parameter, "get_success", "read, if a holder lives", COLORS[3], "^--")
+    held = "values_with_a_live_holder"
+    _line(other, records, parameter, held, "values with a live holder", COLORS[4], "v--")
     other.set(ylabel="share that succeeded", ylim=(0, 1.05))
     other.grid(visible=False)
     figure.legend(loc="outside lower center", ncols=3, fontsize=7)

@@ -158,7 +158,10 @@ class Stage:
     async def join(self, nodes: int, **options: Any) -> list[Node]:
         """Let nodes join, a few at a time, each few through two that are there already."""
         if self.cluster is None:
-            self.cluster = await self._stack.enter_async_context(Cluster(self.world))
+            changes: dict[str, object] = {}
+            if "repair_minutes" in self.parameters:
+                changes["repair_seconds"] = round(60 * self.parameters["repair_minutes"])
+            self.cluster = await self._stack.enter_async_context(Cluster(self.world, **changes))
         cluster, started = self.cluster, []
         while len(started) < nodes:
             if not cluster.nodes:

@@ -38,6 +38,8 @@ PARAMETERS: dict[str, tuple[type, Any, str]] = {
     "keys": (int, 10_000, "keys announced"),
     "session_minutes": (float, 60.0, "median of sessions and of times off"),
     "empty_share": (float, 0.0, "share of returns without state"),
+    "alpha": (int, 8, "requests at one time in a look-up, at first"),
+    "repair_minutes": (float, 60.0, "how often holders compare what they hold"),
 }
 """Name: (type, default, help). A scenario's DEFAULTS say which it looks at."""
 COMMON = ("nodes", "loss", "latency")

@@ -20,7 +20,7 @@ from bytestag.tables.base import KVPID, KVPTable, Standing
 
 DEFAULTS: dict[str, Any] = {
     "days": 3.0, "copies": 8, "values": 100, "value_bytes": 1024, "session_minutes": 60.0,
-    "empty_share": 0.0035,
+    "empty_share": 0.0035, "repair_minutes": 60.0,
 }  # fmt: skip
 """Of 2.9 returns a day; so one node in a hundred comes back empty on each."""
 KEEP_SECONDS = 90 * DAY

@@ -12,13 +12,14 @@ from typing import Any
 
 from benchmarks.scenarios.publish_fetch import publish, read_all
 from benchmarks.stage import SETTLING_SECONDS, Stage
+from bytestag.config import ALPHA
 from bytestag.keys import KeyBytes
 
 DEFAULTS: dict[str, Any] = {
     "dead_share": 0.5, "copies": 8, "values": 100, "value_bytes": 1024, "lookups": 100,
-    "population": -1,
+    "population": -1, "alpha": ALPHA,
 }  # fmt: skip
-JUDGED = {"dead_share": 0.5, "latency": 0.05, "loss": 0.0}
+JUDGED = {"dead_share": 0.5, "latency": 0.05, "loss": 0.0, "alpha": ALPHA}
 
 
 async def play(stage: Stage) -> None:
@@ -39,7 +40,8 @@ async def look_up(stage: Stage) -> None:
         (node,) = await stage.some(1)
         target = KeyBytes(stage.rng.randbytes(20))
         began = stage.now
-        outcome = await node.run(node.client.dht_network.lookup(target, is_thorough=False))
+        network = node.client.dht_network
+        outcome = await node.run(network.lookup(target, is_thorough=False, alpha=stage.alpha))
         seconds.append(stage.now - began)
         closest = stage.closest_ids(target, 1, exclude=node.node_id)
         found += bool(outcome.contacts) and outcome.contacts[0].id == closest[0]

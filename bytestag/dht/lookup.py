@@ -183,7 +183,7 @@ class Shortlist:
         candidate = self._by_id.get(contact.id)
         if candidate is not None and candidate.state is State.ASKED:
             candidate.state = State.SLOW
-            self._alpha = min(self._alpha + 1, ALPHA)
+            self._alpha = max(self._alpha, min(self._alpha + 1, ALPHA))
 
     def receive_late(self, contact: Contact) -> None:
         """A contact did not answer the second request in that time either."""
