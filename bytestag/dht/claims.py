@@ -16,9 +16,12 @@ from bytestag.hashing import blake3
 from bytestag.tables.base import KVPRecord
 
 NAME_BYTES = 8
+CLAIM_BYTES = 512
+"""What a claim costs beside its names."""
 NAMES_BYTES_MAX = 8 * 1024 * 1024
 NAMES_BYTES_OF_NODE_MAX = NAMES_BYTES_MAX // 16
 
+PREFIX_BITS_MAX = 64
 Prefix = tuple[int, bytes]
 """How many leading bits keys have in common (at most 64), and their first 8 bytes with the other
 bits zero."""
@@ -62,6 +65,7 @@ class Claims:
     ) -> None:
         self._lock = threading.Lock()
         self._claims: OrderedDict[tuple[bytes, Prefix], _Claim] = OrderedDict()
+        self._nodes_of: dict[Prefix, set[bytes]] = {}
         self._bytes_of: Counter[bytes] = Counter()
         self._bytes_max = bytes_max
         self._of_node_max = of_node_max
@@ -76,15 +80,15 @@ class Claims:
         """A node named rows; the oldest claims make room, its own first."""
         with self._lock:
             self._forget(node_id, prefix)
-            size = len(names) + NAME_BYTES
+            size = len(names) + CLAIM_BYTES
             if size > self._of_node_max:
                 return
-            own = (claimed for claimed in list(self._claims) if claimed[0] == node_id)
             while self._bytes_of[node_id] + size > self._of_node_max:
-                self._forget(*next(own))
+                self._forget(*next(claimed for claimed in self._claims if claimed[0] == node_id))
             while self._claims and self._bytes_of.total() + size > self._bytes_max:
                 self._forget(*next(iter(self._claims)))
             self._claims[node_id, prefix] = _Claim(names, now, holds_all)
+            self._nodes_of.setdefault(prefix, set()).add(node_id)
             self._bytes_of[node_id] += size
 
     def confirm(self, node_id: bytes, prefix: Prefix, digest: bytes, now: float) -> bool:
@@ -100,9 +104,10 @@ class Claims:
     def row_went(self, key: bytes) -> None:
         """We hold a row of this key no longer (any thread)."""
         with self._lock:
-            for (_, prefix), claim in self._claims.items():
-                if prefix_of(key, prefix[0]) == prefix:
-                    claim.holds_all = False
+            for bits in range(PREFIX_BITS_MAX + 1):
+                prefix = prefix_of(key, bits)
+                for node_id in self._nodes_of.get(prefix, ()):
+                    self._claims[node_id, prefix].holds_all = False
 
     def names(
         self, node_ids: Iterable[bytes], prefix: Prefix, since: float
@@ -113,18 +118,23 @@ class Claims:
         found: dict[bytes, set[bytes]] = {}
         with self._lock:
             for (node_id, other), claim in self._claims.items():
+                if node_id not in wanted or claim.time < since:
+                    continue
                 other_low, other_end = range_of(other)
-                overlaps = other_low < end and low < other_end
-                if node_id in wanted and claim.time >= since and overlaps:
+                if other_low < end and low < other_end:
                     found.setdefault(node_id, set()).update(_split(claim.names))
         return found
 
     def _forget(self, node_id: bytes, prefix: Prefix) -> None:
         claim = self._claims.pop((node_id, prefix), None)
-        if claim is not None:
-            self._bytes_of[node_id] -= len(claim.names) + NAME_BYTES
-            if not self._bytes_of[node_id]:
-                del self._bytes_of[node_id]
+        if claim is None:
+            return
+        self._nodes_of[prefix].discard(node_id)
+        if not self._nodes_of[prefix]:
+            del self._nodes_of[prefix]
+        self._bytes_of[node_id] -= len(claim.names) + CLAIM_BYTES
+        if not self._bytes_of[node_id]:
+            del self._bytes_of[node_id]
 
 
 def _split(names: bytes) -> list[bytes]:

@@ -11,6 +11,9 @@ from bytestag.network.links import Link
 from bytestag.tables.base import KVPID, KVPTable
 
 ROWS_AT_ONCE = 1024
+ROWS_COMPARED_MAX = 64 * 1024
+"""Rows read for one NAMES: who holds more under a prefix says of the rest that it is lacking,
+and HELD when that is offered."""
 
 
 class CompareHandler:
@@ -40,7 +43,7 @@ class CompareHandler:
 
     def _take_names(self, node_id: bytes, named: m.Names) -> bytes:
         prefix = _checked((named.prefix_bits, named.prefix))
-        bitmap = lacking(named.names, self._names_held(prefix))
+        bitmap = lacking(named.names, self._names_held(prefix) if named.names else set())
         now = self._runtime.monotonic()
         self._claims.learn(node_id, prefix, named.names, now, holds_all=not any(bitmap))
         return bitmap
@@ -49,9 +52,11 @@ class CompareHandler:
         low, end = range_of(prefix)
         held: set[bytes] = set()
         now = self._runtime.wall()
-        while rows := self._table.records_between(low, end, ROWS_AT_ONCE):
+        left = ROWS_COMPARED_MAX
+        while left > 0 and (rows := self._table.records_between(low, end, ROWS_AT_ONCE)):
             held.update(row_name(row) for row in rows if row.expires > now)
             low = rows[-1].key.integer + 1
+            left -= len(rows)
         return held
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from bytestag.config import DAY, HOUR, OFFER_KEYS_MAX, Config
 from bytestag.crypto.deposits import split_proof
 from bytestag.dht.claims import (
+    PREFIX_BITS_MAX,
     Claims,
     Prefix,
     bits_set,
@@ -41,7 +42,6 @@ from bytestag.tables.base import KVPRecord, KVPTable, Standing, Verdict
 _logger = logging.getLogger(__name__)
 
 ROWS_PER_REGION_MAX = m.ROWS_NAMED_MAX // 2
-PREFIX_BITS_MAX = 64
 ROWS_PER_OFFER = OFFER_KEYS_MAX // 2  # each brings its deposit and proof along
 OWN_TURNS = 1 / 8
 CLAIM_PERIODS = 1.5
@@ -223,7 +223,7 @@ class Replicator:
         self, link: Link, prefix: Prefix, rows: Sequence[KVPRecord], outcome: RepairOutcome
     ) -> list[KVPRecord]:
         """Return those of ascending rows that a donor says it lacks."""
-        by_name = sorted((row_name(row), row) for row in rows)
+        by_name = sorted(((row_name(row), row) for row in rows), key=lambda named: named[0])
         by_name = by_name[: m.ROWS_NAMED_MAX]
         names = b"".join(name for name, _ in by_name)
         question = m.Compare(self._runtime.token_bytes(20), *prefix, names_digest(names))

@@ -244,11 +244,11 @@ class Link:
             return
         try:
             message = m.decode(packed)
+            if isinstance(message, Request):
+                self._owner.handle(self, message)
+                return
         except PacketError:
             self._owner.count("malformed message")
-            return
-        if isinstance(message, Request):
-            self._owner.handle(self, message)
             return
         if isinstance(message, m.Found):
             self._announce(message)

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from bytestag.config import HOUR
 from bytestag.crypto.identity import Identity
 from bytestag.dht import claims as c
+from bytestag.dht import comparing, replication
 from bytestag.dht.claims import Claims
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
+from bytestag.network.session import Closed, MessageReceived
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from bytestag.tables.base import Standing, own_record
@@ -66,18 +68,26 @@ def test_names_are_told_of_who_said_so_lately_where_prefixes_overlap():
 
 
 def test_claims_are_bounded_in_all_and_for_each_node():
-    claims = Claims(10_000, 1_000)
+    claims = Claims(10_000, 2_000)
+    size = len(NAMES) + c.CLAIM_BYTES
     claims.learn(B, ROOT, NAMES, 0, holds_all=True)
     for number in range(200):
         prefix = c.prefix_of(bytes([number]) * 20, 8)
         claims.learn(A, prefix, NAMES, number, holds_all=True)
-    assert claims.bytes_used <= 1_000 + 168
+    assert claims.bytes_used <= 2_000 + size
     assert claims.confirm(B, ROOT, c.names_digest(NAMES), 0)  # others lose nothing by it
     for number in range(200):
         claims.learn(bytes([number]) * 20, ROOT, NAMES, number, holds_all=True)
     assert claims.bytes_used <= 10_000
     claims.learn(A, ROOT, bytes(2_000), 0, holds_all=True)
     assert not claims.names([A], ROOT, 0)
+
+
+def test_claims_of_nothing_are_bounded_too():
+    claims = Claims(100_000, 10_000)
+    for number in range(1000):
+        claims.learn(A, c.prefix_of(number.to_bytes(8, "big"), 64), b"", 0, holds_all=True)
+    assert len(claims._claims) == len(claims._nodes_of) < 20
 
 
 @given(st.binary(min_size=20, max_size=20), st.integers(0, 64), st.binary(min_size=20, max_size=20))
@@ -220,5 +230,57 @@ def test_a_prefix_with_more_bits_than_it_says_is_refused(bits):
             right = m.Names(bytes(20), bits, bytes(8), NAMES)
             assert (await link.ask(right, 2)).bitmap == b"\xff\xff\x0f"
             assert donor.claims.bytes_used
+
+    run(main, conditions=CALM)
+
+
+def test_what_follows_a_malformed_prefix_is_processed():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            await other.dht_network.link_to(next(iter(other.protocol.router)))
+            await asyncio.sleep(1)
+            (link,) = donor.sessions._links.values()
+            malformed = m.encode(m.Compare(bytes(20), 0, b"\xff" * 8, bytes(16)))
+            events = [MessageReceived(malformed), Closed("by the peer")]
+            link.session.take_events = lambda: events
+            link.process_events()
+            assert not donor.sessions._links
+            assert donor.sessions.counters["malformed message"] == 1
+
+    run(main, conditions=CALM)
+
+
+def test_rows_whose_names_collide_do_not_end_the_repair(monkeypatch):
+    monkeypatch.setattr(replication, "row_name", lambda row: bytes(8))
+    monkeypatch.setattr(comparing, "row_name", lambda row: bytes(8))
+
+    async def main(world):
+        async with Cluster(world, copies=2) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            keep(donor, values(2))
+            await asyncio.sleep(1)
+            assert (await donor.replicator.repair()).missing == 2
+            assert len(other.stores.cache) == 2
+
+    run(main, conditions=CALM)
+
+
+def test_a_stranger_has_only_so_many_rows_read(monkeypatch):
+    monkeypatch.setattr(comparing, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(comparing, "ROWS_COMPARED_MAX", 30)
+
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            keep(donor, values(60))
+            held = donor.stores.cache.records_between(0, 2**160, 100)
+            names = b"".join(sorted(map(c.row_name, held)))
+            link = await other.dht_network.link_to(next(iter(other.protocol.router)))
+            lacking = (await link.ask(m.Names(bytes(20), *ROOT, names), 2)).bitmap
+            assert len(c.bits_set(lacking, 60)) == 30
+            held = donor.stores.cache.records_between(0, 2**160, 30)
+            names = b"".join(sorted(map(c.row_name, held)))
+            assert not any((await link.ask(m.Names(bytes(20), *ROOT, names), 2)).bitmap)
 
     run(main, conditions=CALM)
