@@ -12,7 +12,10 @@ knew it.
 
 from __future__ import annotations
 
+import argparse
 import random
+import statistics
+import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -100,3 +103,40 @@ class Model:
         if prefix + 1 == 1 << depth:
             return first, len(self._ids)
         return first, bisect_left(self._ids, (prefix + 1) << shift, first)
+
+
+def main() -> int:
+    """Print, and draw, the hops for several k and sizes of the network."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--k", default="4,8,12,16,20,32", help="sizes of a bucket")
+    parser.add_argument("--nodes", default="10000,100000", help="sizes of the network")
+    parser.add_argument("--lookups", type=int, default=200)
+    parser.add_argument("--plot", help="file to draw into")
+    arguments = parser.parse_args()
+    sizes = [int(k) for k in arguments.k.split(",")]
+    curves = {}
+    for nodes in map(int, arguments.nodes.split(",")):
+        means = [statistics.fmean(Model(nodes, Rule(k=k)).hops(arguments.lookups)) for k in sizes]
+        curves[nodes] = means
+        for k, mean in zip(sizes, means, strict=True):
+            print(f"nodes {nodes}  k {k}  hops {mean:.2f}", flush=True)
+    if arguments.plot:
+        _draw(sizes, curves, arguments.plot)
+    return 0
+
+
+def _draw(sizes: list[int], curves: dict[int, list[float]], path: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for nodes, means in curves.items():
+        axes.plot(sizes, means, "o-", label=f"{nodes:,} nodes")
+    axes.set(xlabel="k", ylabel="hops to the closest node", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
