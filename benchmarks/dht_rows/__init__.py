@@ -24,6 +24,8 @@ ROWS: dict[str, str] = {
 }
 LONG = ("leave-long",)
 """Only on request."""
+VIRTUAL = ("leave", "placed", "half-dead", "hops", "sweep", "churn")
+"""Rows whose judged figures are virtual: it does not matter what else the machine does."""
 
 
 def load(name: str) -> ModuleType:

@@ -32,7 +32,7 @@ from bytestag.sim.world import run as run_world
 R = TypeVar("R")
 
 PORT = 4000
-DATAGRAMS_MAX = 3_000_000
+DATAGRAMS_MAX = 1_000_000
 JOINING_SHARE = 1 / 50
 SETTLING_SECONDS = 30.0
 

@@ -13,6 +13,7 @@ from kademlia.node import Node
 
 NODES = 10_000
 REQUESTS = 5000
+STORES = 200
 HELD = 800
 VALUE_BYTES = 100
 ASKER = ("10.1.2.3", 4000)
@@ -51,7 +52,7 @@ async def _stock_rates(seed: int) -> dict[str, float]:
     for kind, make in requests.items():
         count = REQUESTS
         if kind == "store":
-            count = REQUESTS // 10
+            count = STORES
             for _ in range(HELD):
                 server.storage[rng.randbytes(20)] = rng.randbytes(VALUE_BYTES)
         datagrams = [b"\0" + rng.randbytes(20) + umsgpack.packb(make()) for _ in range(count)]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import dht_report, dht_rows
-from benchmarks.dht_rows import stock
+from benchmarks.dht_rows import sockets, stock
 from benchmarks.dht_rows.figures import beside, figure, over_seeds
 from benchmarks.dht_rows.held import CompactTable
 from benchmarks.dht_rows.packed_providers import PackedProviderTable
@@ -111,3 +111,15 @@ def test_what_storms_is_stopped(monkeypatch):
         return net.has_stormed
 
     assert stock.run(play, 1)
+
+
+def test_puts_are_not_judged_without_the_peer(monkeypatch):
+    monkeypatch.setattr(sockets, "_opendht_python", lambda: None)
+    done = {"rate": 10.0, "p99": 0.1, "cpu_ms": 1.0, "done": 1.0}
+    ours, none = {"put": done, "get": done}, sockets._opendht(50)
+    turns = {"ours": [ours], "opendht": [none], "kademlia": [ours]}
+    rows = {row.name: row for row in sockets._figures(50, turns)}
+    assert rows["sockets_50_puts"].peers == {"opendht": None, "kademlia": 10.0}
+    assert rows["sockets_50_puts"].holds is None
+    assert rows["sockets_50_put_cpu"].holds is None
+    assert rows["sockets_50_put_p99"].holds is True
