@@ -171,7 +171,7 @@ class Sharing:
     async def renew(self) -> None:
         """Renew a part, so that in a period all have had their turn; resumed after a restart."""
         cycle = self._cycle()
-        if cycle is None:
+        if cycle is None or not self._protocol.is_reachable:  # or where we are is not known yet
             return
         period = self._config.provider_renew_seconds
         elapsed = (self._runtime.wall() - cycle.began) / period

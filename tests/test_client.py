@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from bytestag import config
 from bytestag.client import Client, ClientOptions
 from bytestag.config import DAY
 from bytestag.crypto.identity import Identity
-from bytestag.errors import AddressInUse
+from bytestag.errors import AddressInUse, Timeout
 from bytestag.events.runtime import system_runtime
 from bytestag.tables.stores import memory_stores, open_stores
 
@@ -163,6 +164,45 @@ def test_what_is_served_is_announced_part_by_part_and_goes_on_after_a_restart(
                 set_back(node, -2 * period)  # it was off for long: all may be forgotten
                 await node.sharing.renew()
                 assert parts[1:] == [(0, 1, True)]
+
+    asyncio.run(main())
+
+
+def test_a_cycle_is_not_begun_anew_because_our_addresses_are_not_known_yet(tmp_path):
+    (tmp_path / "a").write_bytes(b"a" * 5000)
+
+    async def main():
+        period = config.local().provider_renew_seconds
+        async with (
+            other() as donor,
+            client(tmp_path / "node", known_nodes=(donor.address,)) as node,
+        ):
+            await node.join()
+            await node.sharing.add(tmp_path / "a")
+            await node.sharing.provide()
+            set_back(node, -1.5 * period)
+            await node.sharing.renew()
+            cycle = node.stores.state.json("announced", None)
+            node.protocol.reachability = SimpleNamespace(addresses=[])
+            await node.sharing.renew()
+            assert cycle[1] == pytest.approx(0.5, abs=0.01)
+            assert node.stores.state.json("announced", None) == cycle
+
+    asyncio.run(main())
+
+
+def test_whoever_is_being_asked_when_a_node_stops_is_not_held_to_have_failed(tmp_path):
+    async def main():
+        async with other() as known:
+            async with client(tmp_path, known_nodes=(known.address,)) as node:
+                await node.join()
+                (contact,) = node.protocol.router
+                contact.fails = node.config.contact_fails_max - 1
+                asking = asyncio.create_task(node.protocol.ask(contact, "bt_ping"))
+                await asyncio.sleep(0)
+            with pytest.raises(Timeout):
+                await asking
+            assert list(node.protocol.router) == [contact]
 
     asyncio.run(main())
 

@@ -215,6 +215,8 @@ class Protocol(RPC, KademliaProtocol):
 
     def has_failed(self, contact: Contact, silence_seconds: float) -> None:
         """A contact did not answer: tell the table, and take nobody's word for it for a while."""
+        if self.endpoint is None:  # we are closing, so it had no chance
+            return
         if self.router.has_failed(contact.id, self.config.contact_fails_max):
             self.absentees.remember(contact.address, self.runtime.monotonic())
         self.referrals.has_failed(contact.address, silence_seconds)

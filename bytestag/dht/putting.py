@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from bytestag.config import INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX
+from bytestag.config import INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX, K
 from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
 from bytestag.dht.offering import COUNTED, offer
@@ -69,6 +69,7 @@ class _Lane:
 
     contact: Contact
     waiting: list[_Waiting] = field(default_factory=list)
+    offered: list[_Waiting] = field(default_factory=list)
 
 
 class Putter:
@@ -99,9 +100,11 @@ class Putter:
         record = replace(own_record(kvpid, value), timestamp=int(self._runtime.wall()))
         outcome = PutOutcome()
         tried: set[bytes] = set()
-        while outcome.stored < copies:
+        tried_max = max(K, 2 * copies)  # readers do not look farther
+        while outcome.stored < copies and len(tried) < tried_max:
             found = await self._neighbours().donors(key, copies + len(tried))
-            donors = [donor for donor in found if donor.id not in tried][: copies - outcome.stored]
+            donors = [donor for donor in found if donor.id not in tried]
+            donors = donors[: min(copies - outcome.stored, tried_max - len(tried))]
             if not donors:
                 break
             tried.update(donor.id for donor in donors)
@@ -128,11 +131,12 @@ class Putter:
         if lane is None:
             lane = _Lane(donor)
             try:
-                self.slot.add_no_block(self._empty, lane)
+                task = self.slot.add_no_block(self._empty, lane)
             except SlotFull:
                 done.set_result(Verdict.BUSY)
                 return done
             self._lanes[donor.id] = lane
+            task.observer.register(lambda _: self._close(lane))  # one stopped early never begins
         if len(lane.waiting) >= LANE_VALUES_MAX:
             done.set_result(Verdict.BUSY)
         else:
@@ -141,18 +145,22 @@ class Putter:
 
     async def _empty(self, lane: _Lane) -> None:
         """Offer what waits, and what came meanwhile, until nothing does."""
-        batch: list[_Waiting] = []
         try:
             while lane.waiting:
-                batch = _take(lane.waiting)
-                await self._offer(lane.contact, batch)
+                lane.offered = _take(lane.waiting)
+                await self._offer(lane.contact, lane.offered)
         except BytestagError:
             pass
         finally:
+            self._close(lane)
+
+    def _close(self, lane: _Lane) -> None:
+        """Take no more into a lane, and tell those in it without a word; idempotent."""
+        if self._lanes.get(lane.contact.id) is lane:
             del self._lanes[lane.contact.id]
-            for waiting in [*batch, *lane.waiting]:
-                if not waiting.done.done():
-                    waiting.done.set_result(None)
+        for waiting in [*lane.offered, *lane.waiting]:
+            if not waiting.done.done():
+                waiting.done.set_result(None)
 
     async def _offer(self, contact: Contact, batch: list[_Waiting]) -> None:
         link = await self._network.link_to(contact)

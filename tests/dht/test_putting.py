@@ -10,7 +10,7 @@ from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
-from bytestag.tables.base import KVPID, Standing
+from bytestag.tables.base import KVPID, Standing, Verdict, own_record
 from tests.dht.helpers import Cluster
 from tests.dht.test_network import fetcher
 
@@ -80,6 +80,39 @@ def test_whoever_does_not_answer_is_replaced_by_the_next():
             outcome = await client.putter.put(key, value, copies=4)
             assert (outcome.stored, outcome.unreachable) == (4, 2)
             assert set(closest[2:6]) == set(cluster.holders(kvpid(key, value)))
+
+    run(main, conditions=CALM)
+
+
+def test_what_waits_when_the_node_stops_is_told_so():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(3)
+            client = cluster.clients[0]
+            putter, (contact, *_) = client.putter, client.protocol.router
+            record = own_record(kvpid(KeyBytes(bytes(20)), b""), b"")
+            done = putter._send(contact, record, b"", 0)
+            putter.slot.stop()  # its task has not begun
+            assert await asyncio.wait_for(done, 5) is None
+            assert not putter._lanes
+
+    run(main, conditions=CALM)
+
+
+def test_where_all_refuse_only_those_are_tried_with_whom_it_would_be_found():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(40)
+            client = cluster.clients[0]
+
+            def refuse(*_):
+                done = asyncio.get_running_loop().create_future()
+                done.set_result(Verdict.FULL)
+                return done
+
+            client.putter._send = refuse
+            outcome = await client.putter.put(KeyBytes(bytes(20)), b"", copies=8)
+            assert (outcome.stored, outcome.refused) == (0, 20)
 
     run(main, conditions=CALM)
 
