@@ -213,6 +213,7 @@ class Fetcher:
                 return False
             return any(map(wanted.is_satisfied_by, sources.values))
 
+        failed: set[bytes] = set()
         for _ in range(ROUNDS_MAX):
             async for source in self._servers_with_room(tried):
                 yield source
@@ -221,8 +222,11 @@ class Fetcher:
                 yield source
             before = len(self._servers)
             sources = await self.look_up(wanted.key, is_enough)
-            if sources.answered and sources.is_empty and not sources.is_complete:
-                sources = self._learn(await self._network.find_value_disjointly(wanted.key))
+            is_in_doubt = sources.is_empty or (failed and not _is_any_busy(errors))
+            if sources.answered and is_in_doubt and not sources.is_complete:
+                sources = self._learn(
+                    await self._network.find_value_disjointly(wanted.key, without=failed)
+                )
             holders = [c for c, held in sources.holders if _may_hold(held, wanted)]
             self.counts.holders += len(holders)
             for value in sources.values:  # small ones come inside the replies
@@ -232,6 +236,7 @@ class Fetcher:
             errors += [f for c in holders if (f := self._source(c).fault) and not usable]
             for source in usable:
                 yield source
+            failed.update(source.contact.id for source in usable)
             if not usable:
                 await self.probes_ended()  # only they can help now
                 if len(self._servers) == before:
@@ -343,6 +348,10 @@ class Fetcher:
             f"nobody holds {name}… ({asked})",
             hint=NO_HOLDER_HINT,
         )
+
+
+def _is_any_busy(errors: Iterable[BytestagError]) -> bool:
+    return any(isinstance(error, Busy) for error in errors)
 
 
 def _may_hold(held: Iterable[Held], wanted: Wanted) -> bool:

@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from kademlia.network import Server
 
@@ -28,7 +29,7 @@ from bytestag.network.sessions import Peer, Sessions
 _logger = logging.getLogger(__name__)
 
 PROVIDERS_TRIED_MAX = 8
-HOLDERS_ENOUGH = 3
+HOLDERS_OF_PATH = 2
 PATHS = 4  # "S/Kademlia" advises 4 to 8
 JOIN_ROUNDS = 4
 REMEMBERED_AT_ONCE = 32
@@ -244,29 +245,34 @@ class DHTNetwork(Server):
         sources.add(outcome)
         return sources
 
-    async def find_value_disjointly(self, key: KeyBytes, paths: int = PATHS) -> Sources:
+    async def find_value_disjointly(
+        self, key: KeyBytes, paths: int = PATHS, without: Iterable[bytes] = ()
+    ) -> Sources:
         """Ask along several paths that share no node: one liar spoils no more than his path.
 
-        Ends when several holders are found.
+        Each ends when it has found holders of its own. Nobody is asked whose ID is in ``without``.
 
         For when what should be there was not found; it asks several times as many nodes. Source:
         Baumgart & Mies, "S/Kademlia" (2007).
         """
         sources = Sources(key)
 
-        def on_answer(answer: Answer) -> bool:
+        found = [0] * paths
+
+        def on_answer(number: int, answer: Answer) -> bool:
             self._collect(sources, answer)
-            return len(sources.holders) >= HOLDERS_ENOUGH
+            found[number] += bool(answer.reply.held)
+            return found[number] >= HOLDERS_OF_PATH
 
         starts = self.protocol.router.closest(key, K * paths)
-        taken: set[bytes] = set()
+        taken = set(without)
         walks = [
             Walk(
                 self.protocol,
                 key,
                 method="bt_find_value",
                 is_thorough=True,
-                on_answer=on_answer,
+                on_answer=partial(on_answer, number),
                 seeds=starts[number::paths],
                 alpha=max(ALPHA // paths, 1),
                 taken=taken,

@@ -20,7 +20,7 @@ from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
 from bytestag.dht.offering import ANSWER_SECONDS, COUNTED
 from bytestag.dht.routing import Contact
-from bytestag.errors import BytestagError
+from bytestag.errors import BytestagError, Timeout
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
 from bytestag.events.tasks import Parent, Task
@@ -134,18 +134,20 @@ class Announcer:
         bits = min(max(len(keys) // BIN_KEYS_MAX, 0).bit_length(), BIN_BITS_MAX)
         sweep = _Sweep(Neighbours(self._network), bits, is_renewal, not is_renewal, done)
         first, end = (math.ceil(bound * (1 << bits)) for bound in part)
-        await self._go_through(keys, range(first, end), sweep)
+        done.keys = await self._go_through(keys, range(first, end), sweep)
         if is_renewal and sweep.failed:
             again = _Sweep(Neighbours(self._network), bits, is_renewal, True, done)
             await self._go_through(keys, sorted(sweep.failed), again)
         return done
 
-    async def _go_through(self, keys: KeySource, bins: Iterable[int], sweep: _Sweep) -> None:
+    async def _go_through(self, keys: KeySource, bins: Iterable[int], sweep: _Sweep) -> int:
+        """Bring the keys of bins to their holders; return how many keys there were."""
+        count = 0
         size = 1 << (BIT_SIZE - sweep.bits)
         for number in bins:
             low = number * size
             chosen = await self._runtime.offload(keys.between, low, low + size)
-            sweep.done.keys += len(chosen)
+            count += len(chosen)
             await self._allot(number, chosen, sweep)
             for holder in [h for h in sweep.waiting.values() if h.bins[-1] < number - 1]:
                 await self._send(holder, sweep)
@@ -153,6 +155,7 @@ class Announcer:
             await self._send(holder, sweep)
         for task in sweep.bringing:
             await task
+        return count
 
     async def _allot(self, number: int, keys: Sequence[KeyBytes], sweep: _Sweep) -> None:
         """Note for each of the nodes closest to the keys of a bin which are for it."""
@@ -176,7 +179,7 @@ class Announcer:
         records = holder.records
         try:
             if sweep.is_renewal:
-                records = await self._renew(holder, sweep.done)
+                records = await self._renew(holder, sweep)
             for bits, keys in records:
                 if await self._provide(holder.contact, bits, keys):
                     sweep.done.accepted += 1
@@ -187,17 +190,23 @@ class Announcer:
             sweep.done.unreachable += 1
             sweep.failed.update(holder.bins)
 
-    async def _renew(
-        self, holder: _Holder, done: Announced
-    ) -> list[tuple[int, Sequence[KeyBytes]]]:
-        """Renew what a holder has; return the records that it has not, or not like this."""
-        left = []
+    async def _renew(self, holder: _Holder, sweep: _Sweep) -> list[tuple[int, Sequence[KeyBytes]]]:
+        """Renew what a holder has; return the records that it has not, or not like this.
+
+        Who answered a look-up and does not answer this does not know renewals.
+        """
+        left: list[tuple[int, Sequence[KeyBytes]]] = []
         for start in range(0, len(holder.records), p.RENEWED_MAX):
             records = holder.records[start : start + p.RENEWED_MAX]
-            flags = await self._ask_to_renew(holder.contact, records)
+            try:
+                flags = await self._ask_to_renew(holder.contact, records)
+            except Timeout:
+                if not sweep.is_thorough:
+                    raise
+                return [*left, *holder.records[start:]]
             for record, is_renewed in zip(records, flags, strict=True):
                 if is_renewed:
-                    done.renewed += 1
+                    sweep.done.renewed += 1
                 else:
                     left.append(record)
         return left

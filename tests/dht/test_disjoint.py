@@ -9,7 +9,9 @@ from bytestag.dht.fetching import Wanted
 from bytestag.dht.routing import Contact
 from bytestag.dht.sizing import SizeEstimate
 from bytestag.errors import BytestagError
+from bytestag.hashing import blake3
 from bytestag.keys import KeyBytes
+from bytestag.network.packets import Held
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from tests.dht.helpers import Cluster, add_values, values
@@ -32,6 +34,16 @@ def lie(client, rng):
     client.protocol._add_contacts = add_contacts
 
 
+def claim(client, rows):
+    """Let a node say that it holds all rows, none of which it has."""
+    held = {kvpid.key: Held(kvpid.index, len(v), blake3(v)) for kvpid, v in rows.items()}
+
+    def describe_now(key, reply):
+        reply.held = [held[key]]
+
+    client.protocol._holdings.describe_now = describe_now
+
+
 def knows_only(reader, nodes):
     """Let a node know these alone, so that it depends on what it is told."""
     router = reader.protocol.router
@@ -43,8 +55,9 @@ def knows_only(reader, nodes):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("claims", [False, True])
 @pytest.mark.parametrize("is_defended", [True, False])
-def test_liars_who_name_ever_closer_nodes_do_not_hide_a_value(is_defended):
+def test_liars_who_name_ever_closer_nodes_do_not_hide_a_value(is_defended, claims):
     async def main(world):
         rng = random.Random(5)
         async with Cluster(world) as cluster:
@@ -58,10 +71,13 @@ def test_liars_who_name_ever_closer_nodes_do_not_hide_a_value(is_defended):
             liars = rng.sample(others, len(others) // 2)
             for client in liars:
                 lie(client, rng)
+                if claims:
+                    claim(client, rows)
             reader = await cluster.start(is_client=True, cache_bytes=0)
             knows_only(reader, [*liars[:40], *[c for c in others if c not in liars][:4]])
             if not is_defended:
-                reader.dht_network.find_value_disjointly = reader.dht_network.find_value
+                find_value = reader.dht_network.find_value
+                reader.dht_network.find_value_disjointly = lambda key, without: find_value(key)
             found = 0
             for kvpid, value in rows.items():
                 try:
@@ -71,6 +87,26 @@ def test_liars_who_name_ever_closer_nodes_do_not_hide_a_value(is_defended):
             assert (found == 12) == is_defended
 
     run(main, seed=3, conditions=CALM)
+
+
+def test_liars_on_one_path_do_not_end_the_others():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(60)
+            asker = cluster.clients[10]
+            rows = values(1)
+            ((kvpid, _),) = rows.items()
+            paths = 4
+            starts = asker.protocol.router.closest(kvpid.key, 20 * paths)
+            on_path = {contact.id for contact in starts[::paths][:3]}
+            for client in cluster.clients:
+                if client.identity.node_id in on_path:
+                    claim(client, rows)
+            sources = await asker.dht_network.find_value_disjointly(kvpid.key, paths)
+            assert sources.holders
+            assert sources.answered > 40
+
+    run(main, conditions=CALM)
 
 
 def test_paths_share_no_node():

@@ -165,6 +165,23 @@ def test_where_a_holder_is_gone_a_renewal_brings_its_keys_to_who_took_its_place(
     run(main, seed=4, conditions=CALM)
 
 
+def test_a_holder_that_knows_no_renewals_is_brought_its_records():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start_many(4)
+            client = await cluster.start(cache_bytes=0)
+            keys = keys_of(10)
+            await client.announcer.announce(SortedKeys(keys))
+            del cluster.clients[1].protocol.handlers["bt_renew"]
+            await asyncio.sleep(40 * HOUR)
+            again = await client.announcer.announce(SortedKeys(keys), is_renewal=True)
+            assert (again.keys, again.accepted) == (10, 1)
+            await asyncio.sleep(40 * HOUR)
+            assert len(holders_of(cluster, keys[0])) == 4
+
+    run(main, conditions=CALM)
+
+
 def test_a_key_more_or_less_is_brought_and_the_rest_renewed():
     async def main(world):
         async with Cluster(world) as cluster:
