@@ -236,6 +236,8 @@ class Replicator:
         )
         if not isinstance(lacking, m.Lacking):
             raise RemoteError("names were answered with something else")
+        if 8 * len(lacking.bitmap) < len(by_name):
+            raise RemoteError("the donor is too busy to compare")
         missing = [by_name[number][1] for number in bits_set(lacking.bitmap, len(by_name))]
         outcome.missing += len(missing)
         return missing
@@ -275,6 +277,8 @@ class Replicator:
         answer = await link.ask(
             m.Prove(self._runtime.token_bytes(20), nonce, [row]), ANSWER_SECONDS
         )
+        if isinstance(answer, m.Proof) and not answer.proofs:
+            raise RemoteError("the donor is too busy to prove")
         try:
             value = await self._runtime.offload(self._table.read_row, record)
         except KeyError:

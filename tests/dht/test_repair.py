@@ -284,3 +284,25 @@ def test_a_stranger_has_only_so_many_rows_read(monkeypatch):
             assert not any((await link.ask(m.Names(bytes(20), *ROOT, names), 2)).bitmap)
 
     run(main, conditions=CALM)
+
+
+def test_a_donor_that_is_busy_neither_holds_all_nor_lies():
+    async def main(world):
+        async with Cluster(world, copies=2) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            keep(donor, values(2))
+            share = other._serving._shares[other._serving._record_slot]
+            share[donor.identity.node_id] = 100
+            await asyncio.sleep(1)
+            busy = await donor.replicator.repair()
+            assert (busy.liars, busy.unreachable) == (0, {other.identity.node_id})
+            keep(other, values(2))
+            del share[donor.identity.node_id]
+            await donor.replicator.repair()
+            share[donor.identity.node_id] = 100  # the digest is known, and no proof is given
+            busy = await donor.replicator.repair()
+            assert (busy.named, busy.liars, busy.unreachable) == (0, 0, {other.identity.node_id})
+            del share[donor.identity.node_id]
+            assert not (await donor.replicator.repair()).unreachable
+
+    run(main, conditions=CALM)
