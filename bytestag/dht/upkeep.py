@@ -17,6 +17,7 @@ from bytestag.tables.providers import ProviderTable
 _logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
+ALONE_SECONDS = 20.0
 JITTER = 0.2
 
 
@@ -51,7 +52,8 @@ class Upkeep:
         config = self._config
         async with asyncio.TaskGroup() as group:
             for seconds, work in (
-                (CHECK_SECONDS, self._join_or_refresh),
+                (ALONE_SECONDS, self._rejoin_if_alone),
+                (CHECK_SECONDS, self._network.refresh),
                 (10 * CHECK_SECONDS, self._replicator.expire),
                 (10 * CHECK_SECONDS, self._expire_providers),
                 (config.repair_seconds, self._replicator.repair),
@@ -72,10 +74,8 @@ class Upkeep:
             except Exception:  # a bug in one chore must not end the node
                 _logger.exception("! upkeep failed")
 
-    async def _join_or_refresh(self) -> None:
-        if len(self._network.protocol.router):
-            await self._network.refresh()
-        else:
+    async def _rejoin_if_alone(self) -> None:
+        if not len(self._network.protocol.router):
             await self._rejoin()
 
     async def _expire_providers(self) -> None:
