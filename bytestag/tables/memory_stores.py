@@ -117,9 +117,10 @@ class MemoryProviderTable:
                 held = self._with_room(wanted, provider_id)
             if not held:
                 return 0
+            digest = record if len(held) == len(wanted) else b""
             for key in held:
                 row = self._by_key.setdefault(key, {})
-                row[name] = Provider(provider_id, addresses, expires, record)
+                row[name] = Provider(provider_id, addresses, expires, digest)
             self._of_provider[provider_id] += len(held)
             self._records[name] = (seq, tuple(held))
             return len(held)

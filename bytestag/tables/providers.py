@@ -71,7 +71,8 @@ class ProviderTable:
 
         A record that is not newer, or is above ``SEQ_MAX``, changes nothing and returns 0. Keys
         that have their providers, or that no longer fit the table or the provider's part of it, are
-        left out; what is past its time makes room first.
+        left out; what is past its time makes room first. A record that is not whole is kept
+        without ``record``, so that nobody renews it as if it were.
         """
         if seq > SEQ_MAX:
             return 0
@@ -96,7 +97,7 @@ class ProviderTable:
                 seq=seq,
                 expires=expires,
                 addresses=addresses,
-                record=record,
+                record=record if len(accepted) == len(wanted) else b"",
             )
             row_id = connection.execute(row.returning(providers.c.id)).scalar_one()
             self._insert_keys(connection, row_id, accepted)
@@ -135,7 +136,18 @@ class ProviderTable:
                 for prefix, record in records
             ]
 
-        return [False] * len(records) if seq > SEQ_MAX else self._database.write(work)
+        if seq > SEQ_MAX or not self._has_any_of(provider_id, addresses):
+            return [False] * len(records)
+        return self._database.write(work)
+
+    def _has_any_of(self, provider_id: bytes, addresses: bytes) -> bool:
+        """Whether a provider has records here: anybody may ask, so the writer is spared."""
+        of_provider = sa.and_(
+            providers.c.provider == provider_id, providers.c.addresses == addresses
+        )
+        with self._database.read() as connection:
+            query = sa.select(providers.c.id).where(of_provider).limit(1)
+            return connection.execute(query).first() is not None
 
     def _insert_keys(
         self, connection: sa.Connection, row_id: int, accepted: list[KeyBytes]

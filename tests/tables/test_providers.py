@@ -74,6 +74,35 @@ def test_a_renewal_gives_records_that_are_the_same_a_later_end(make_table: MakeT
     assert table.put([A], b"node", b"\0", 9, 300, b"there") == 0
 
 
+def test_a_record_of_which_keys_were_left_out_is_not_renewed_as_if_it_were_whole(
+    make_table: MakeTable,
+) -> None:
+    table = make_table(keys_per_provider_max=2)
+    assert table.put([A, B, C], b"node", b"\0", 5, 100, b"there", b"digest") == 2
+    assert table.renew(b"node", [(b"\0", b"digest")], 6, 200, b"there") == [False]
+    assert table.put([A, B], b"node", b"\0", 7, 100, b"there", b"digest") == 2
+    assert table.renew(b"node", [(b"\0", b"digest")], 8, 200, b"there") == [True]
+
+
+def test_who_has_no_records_here_costs_the_writer_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "a.db")
+    table = ProviderTable(database)
+    table.put([A], b"node", b"\0", 5, 100, b"there", b"digest")
+    writes, write = [], database.write
+
+    def noted(work: Callable[..., object], **sizes: int) -> object:
+        writes.append(work)
+        return write(work, **sizes)
+
+    database.write = noted  # type: ignore[method-assign, assignment]
+    assert table.renew(b"nobody", [(b"\0", b"digest")] * 32, 9, 200, b"there") == [False] * 32
+    assert table.renew(b"node", [(b"\0", b"digest")], 9, 200, b"elsewhere") == [False]
+    assert not writes
+    assert table.renew(b"node", [(b"\0", b"digest")], 9, 200, b"there") == [True]
+    assert len(writes) == 1
+    database.close()
+
+
 def test_the_dead_are_never_found_and_no_more_than_asked_for(make_table: MakeTable) -> None:
     table = make_table()
     for number in range(1, 6):
