@@ -203,11 +203,12 @@ class Protocol(RPC, KademliaProtocol):
             return body
         try:
             answer = self._read_answer(contact.address, body)
-            if answer.contact.id != contact.id:
-                raise PacketError("another node answered")
         except PacketError as error:
             self.has_failed(contact, SILENCE_SECONDS)
             return error
+        if answer.contact.id != contact.id:
+            self.has_failed(contact, 0.0)  # a liar may have named the address
+            return PacketError("another node answered")
         answer.contact.card = answer.contact.card or contact.card
         if answer.contact.card is None:
             return PacketError("an answer without a card")
@@ -217,7 +218,7 @@ class Protocol(RPC, KademliaProtocol):
         """A contact did not answer: tell the table, and take nobody's word for it for a while."""
         if self.endpoint is None:  # we are closing, so it had no chance
             return
-        if self.router.has_failed(contact.id, self.config.contact_fails_max):
+        if self.router.has_failed(contact.id, self.config.contact_fails_max, contact.address):
             self.absentees.remember(contact.address, self.runtime.monotonic())
         self.referrals.has_failed(contact.address, silence_seconds)
 

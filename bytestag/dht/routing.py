@@ -269,11 +269,14 @@ class RoutingTable(KademliaRoutingTable):
             bucket.replacement_nodes.popitem(last=False)
         return bucket.oldest
 
-    def has_failed(self, node_id: bytes, fails_max: int) -> bool:
-        """A contact did not answer; return whether it was dropped for it."""
+    def has_failed(self, node_id: bytes, fails_max: int, address: Address | None = None) -> bool:
+        """A contact did not answer; return whether it was dropped for it.
+
+        At another address than we know it by, where a liar may have sent us, that is no news.
+        """
         bucket = self._bucket_of(node_id)
         contact = bucket.nodes.get(node_id)
-        if contact is None:
+        if contact is None or address not in (None, contact.address):
             return False
         contact.fails += 1
         if contact.fails < fails_max and not bucket.replacement_nodes:

@@ -539,3 +539,20 @@ def test_what_is_remembered_of_strangers_is_bounded():
         assert len(protocol.referrals._silent) <= 2048
 
     with_peer(main)
+
+
+def test_what_a_liar_says_of_a_contact_is_not_held_against_it():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            honest, asker = await cluster.start(), await cluster.start()
+            protocol = asker.protocol
+            with pytest.raises(PacketError):
+                await protocol.ask(Contact(bytes(20), honest.address), "bt_ping")
+            assert not protocol.referrals.is_silent(honest.address)
+            elsewhere = Contact(honest.identity.node_id, ("10.9.9.9", 4000))
+            for _ in range(asker.config.contact_fails_max):
+                with pytest.raises(TimeoutError):
+                    await protocol.ask(elsewhere, "bt_ping")
+            assert protocol.router.contact(honest.identity.node_id) is not None
+
+    run(main, conditions=CALM)
