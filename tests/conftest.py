@@ -3,6 +3,7 @@ PostgreSQL server for those who ask."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -53,3 +54,12 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     with engine.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """Undo what a command with -q or -v did to the log: tests run in any order."""
+    logger = logging.getLogger("bytestag")
+    level = logger.level
+    yield
+    logger.setLevel(level)

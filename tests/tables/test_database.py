@@ -500,6 +500,7 @@ def test_a_file_that_was_not_closed_is_checked_and_goes_on(
 def test_a_file_that_broke_when_it_was_not_closed_is_set_aside(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING", "bytestag")
     crashed = path.with_name("crashed.db")
     _leave_open(path, crashed)
     with crashed.open("r+b") as file:
