@@ -27,6 +27,8 @@ from bytestag.uri import Link
 _logger = logging.getLogger(__name__)
 
 HINTS_MAX = 3
+RENEWED_PARTS = 40
+"""So often in a period the keys of all shares are gathered, to renew a part of them."""
 REPUBLISHED_AT_ONCE = 512
 
 
@@ -166,7 +168,7 @@ class Sharing:
         """Tell the nodes near the keys of all our shares that we serve them."""
         began = self._runtime.wall()
         if await self._announce((0.0, 1.0)):
-            self._keep_cycle(_Cycle(began, 1.0, self._addresses()))
+            await self._keep_cycle(_Cycle(began, 1.0, self._addresses()))
 
     async def renew(self) -> None:
         """Renew a part, so that in a period all have had their turn; resumed after a restart."""
@@ -180,9 +182,9 @@ class Sharing:
             return
         if elapsed >= 1.0 and cycle.done >= 1.0:
             cycle, elapsed = _Cycle(cycle.began + period, 0.0), elapsed - 1.0
-        until = min(elapsed, 1.0)
+        until = min(int(elapsed * RENEWED_PARTS) / RENEWED_PARTS, 1.0)
         if until > cycle.done and await self._announce((cycle.done, until)):
-            self._keep_cycle(_Cycle(cycle.began, until, self._addresses()))
+            await self._keep_cycle(_Cycle(cycle.began, until, self._addresses()))
 
     async def _announce(self, part: tuple[float, float]) -> bool:
         """Announce the keys of a part of the key space; return whether anybody was told."""
@@ -210,9 +212,11 @@ class Sharing:
         known = state.json("announced", None) if state is not None else None
         return _Cycle(*known) if known is not None else None
 
-    def _keep_cycle(self, cycle: _Cycle) -> None:
-        if self._stores.state is not None:
-            self._stores.state.set_json("announced", [cycle.began, cycle.done, cycle.addresses])
+    async def _keep_cycle(self, cycle: _Cycle) -> None:
+        state = self._stores.state
+        if state is not None:
+            kept = [cycle.began, cycle.done, cycle.addresses]
+            await self._runtime.offload(state.set_json, "announced", kept)
 
     async def republish(self) -> None:
         """Publish again what is due; while nobody is known, it stays so."""
