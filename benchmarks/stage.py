@@ -78,7 +78,6 @@ class Stage:
         self.population: Population | None = None
         self._record = record
         self._stack = contextlib.AsyncExitStack()
-        self._dead_ids: set[bytes] = set()
 
     def __getattr__(self, name: str) -> Any:
         """Return a parameter."""

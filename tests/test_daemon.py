@@ -124,7 +124,8 @@ def test_a_network_with_work_gets_a_key_of_its_own(tmp_path):
 
 def test_a_key_half_written_by_a_killed_process_is_no_obstacle(tmp_path):
     (tmp_path / f"identity.key.{os.getpid()}.part").write_bytes(b"half")
-    load_identity(tmp_path / "identity.key", 0)
+    made = load_identity(tmp_path / "identity.key", 0)
+    assert load_identity(tmp_path / "identity.key", 0).node_id == made.node_id
 
 
 # --- Nodes ---------------------------------------------------------------------------------------

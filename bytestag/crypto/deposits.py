@@ -31,15 +31,12 @@ def leaf_hash(key: bytes, index: bytes, blake3_: bytes, size: int) -> bytes:
 
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
     """Return the root over 1 to 64 leaves."""
-    if len(leaves) == 1:
-        return leaves[0]
-    middle = _split(len(leaves))
-    return _inner(merkle_root(leaves[:middle]), merkle_root(leaves[middle:]))
+    return _all_siblings(leaves)[0]
 
 
 def merkle_proof(leaves: Sequence[bytes], position: int) -> bytes:
     """Return ``position 1 ‖ siblings``, lowest sibling first."""
-    return bytes([position]) + b"".join(_siblings(leaves, position))
+    return merkle_proofs(leaves)[position]
 
 
 def merkle_proofs(leaves: Sequence[bytes]) -> list[bytes]:
@@ -140,16 +137,6 @@ def _split(count: int) -> int:
 
 def _inner(left: bytes, right: bytes) -> bytes:
     return blake3(b"\x01" + left + right)
-
-
-def _siblings(leaves: Sequence[bytes], position: int) -> list[bytes]:
-    if len(leaves) == 1:
-        return []
-    middle = _split(len(leaves))
-    left, right = leaves[:middle], leaves[middle:]
-    if position < middle:
-        return [*_siblings(left, position), merkle_root(right)]
-    return [*_siblings(right, position - middle), merkle_root(left)]
 
 
 def _climb(leaf: bytes, position: int, count: int, siblings: list[bytes]) -> bytes:
