@@ -12,7 +12,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bytestag import config
 from bytestag.errors import StorageError
@@ -72,6 +72,12 @@ class MemoryDueTable:
             return min(self._times.values(), default=None)
 
 
+class _Record(NamedTuple):
+    seq: int
+    provider: Provider
+    keys: tuple[KeyBytes, ...]
+
+
 class MemoryProviderTable:
     """Provider records, bounded by key, by provider and in all."""
 
@@ -85,8 +91,8 @@ class MemoryProviderTable:
         self._rows_max = rows_max
         self._per_key_max = providers_per_key_max
         self._per_provider_max = keys_per_provider_max
-        self._records: dict[tuple[bytes, bytes], tuple[int, tuple[KeyBytes, ...]]] = {}
-        self._by_key: dict[KeyBytes, dict[tuple[bytes, bytes], Provider]] = {}
+        self._records: dict[tuple[bytes, bytes], _Record] = {}
+        self._by_key: dict[KeyBytes, dict[tuple[bytes, bytes], None]] = {}  # ordered
         self._of_provider: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
@@ -108,7 +114,7 @@ class MemoryProviderTable:
         """Store a record in place of an older one; return how many of its keys are held now."""
         with self._lock:
             name = (provider_id, prefix)
-            if seq > SEQ_MAX or (name in self._records and self._records[name][0] >= seq):
+            if seq > SEQ_MAX or (name in self._records and self._records[name].seq >= seq):
                 return 0
             self._forget(name)
             wanted = sorted(set(keys))
@@ -119,10 +125,10 @@ class MemoryProviderTable:
                 return 0
             digest = record if len(held) == len(wanted) else b""
             for key in held:
-                row = self._by_key.setdefault(key, {})
-                row[name] = Provider(provider_id, addresses, expires, digest)
+                self._by_key.setdefault(key, {})[name] = None
             self._of_provider[provider_id] += len(held)
-            self._records[name] = (seq, tuple(held))
+            provider = Provider(provider_id, addresses, expires, digest)
+            self._records[name] = _Record(seq, provider, tuple(held))
             return len(held)
 
     def renew(
@@ -143,16 +149,13 @@ class MemoryProviderTable:
     def _renew(
         self, name: tuple[bytes, bytes], record: bytes, seq: int, expires: int, addresses: bytes
     ) -> bool:
-        known_seq, keys = self._records.get(name, (seq, ()))
-        if known_seq >= seq or seq > SEQ_MAX:
+        known = self._records.get(name)
+        if known is None or known.seq >= seq or seq > SEQ_MAX:
             return False
-        old = self._by_key[keys[0]][name]
-        if (old.record, old.addresses) != (record, addresses):
+        if (known.provider.record, known.provider.addresses) != (record, addresses):
             return False
-        renewed = old._replace(expires=expires)
-        for key in keys:
-            self._by_key[key][name] = renewed
-        self._records[name] = (seq, keys)
+        provider = known.provider._replace(expires=expires)
+        self._records[name] = known._replace(seq=seq, provider=provider)
         return True
 
     def lookup(
@@ -160,16 +163,17 @@ class MemoryProviderTable:
     ) -> list[Provider]:
         """Return a random choice of those who serve a key now."""
         with self._lock:
-            found = [p for p in self._by_key.get(key, {}).values() if p.expires > now]
+            named = [self._records[name].provider for name in self._by_key.get(key, ())]
+            found = [provider for provider in named if provider.expires > now]
             return sample(found[: config.PROVIDERS_PER_KEY_MAX], limit, rng)
 
     def expire(self, now: float, limit: int = 1000) -> int:
         """Remove records past their time; return how many."""
         with self._lock:
             gone = sorted(
-                (self._by_key[keys[0]][name].expires, name)
-                for name, (_seq, keys) in self._records.items()
-                if self._by_key[keys[0]][name].expires <= now
+                (known.provider.expires, name)
+                for name, known in self._records.items()
+                if known.provider.expires <= now
             )[:limit]
             for _expires, name in gone:
                 self._forget(name)
@@ -191,7 +195,8 @@ class MemoryProviderTable:
         return free[: max(0, room)]
 
     def _forget(self, name: tuple[bytes, bytes]) -> None:
-        keys = self._records.pop(name, (0, ()))[1]
+        known = self._records.pop(name, None)
+        keys = known.keys if known is not None else ()
         for key in keys:
             row = self._by_key[key]
             del row[name]
