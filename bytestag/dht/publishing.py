@@ -65,9 +65,11 @@ class PublishOutcome:
 
 @dataclass(slots=True)
 class _Row:
+    """A row, and the IDs of its holders and of those who refused it: few, so no sets."""
+
     record: KVPRecord
-    holders: set[bytes] = field(default_factory=set)
-    refusals: set[bytes] = field(default_factory=set)
+    holders: tuple[bytes, ...] = ()
+    refusals: tuple[bytes, ...] = ()
 
 
 class Publisher:
@@ -157,7 +159,7 @@ class Publisher:
             donors = await near.donors(row.record.key, outcome.copies_wanted)
             outcome.donors = max(outcome.donors, len(donors))
             for donor in donors:
-                if donor.id in row.holders | row.refusals or donor.id in self._bad_donors:
+                if donor.id in row.holders + row.refusals or donor.id in self._bad_donors:
                     continue
                 chosen.setdefault(donor, []).append(row)
                 break
@@ -194,7 +196,7 @@ class Publisher:
         if verdict in COUNTED:
             if donor.id not in row.holders:
                 outcome.copies[len(row.holders)] -= 1
-                row.holders.add(donor.id)
+                row.holders += (donor.id,)
                 outcome.copies[len(row.holders)] += 1
             if verdict is Verdict.ACCEPTED:
                 outcome.bytes_pushed += row.record.size
@@ -204,7 +206,7 @@ class Publisher:
         else:
             outcome.refused[verdict.name.lower()] += 1
             if verdict not in RETRIED:
-                row.refusals.add(donor.id)
+                row.refusals += (donor.id,)
 
     async def _offer(
         self,
