@@ -305,10 +305,9 @@ class Client:
 
     async def _save(self) -> None:
         """Remember contacts for the next start."""
-        state = self.stores.state
+        state, now = self.stores.state, self.runtime.wall()
         if state is None:
             return
-        now = self.runtime.wall()
         contacts = [
             KnownContact(c.node_id, *c.address, now, c.card.packed if c.card else b"")
             for c in list(self.protocol.router)[:SAVED_CONTACTS_MAX]
@@ -387,6 +386,7 @@ class Client:
             "network": self.config.network,
             "address": list(self.address),
             "reachable_at": [list(a) for a in self.protocol.reachability.addresses],
+            "network_nodes": round(self.dht_network.size.nodes),
             "contacts": len(self.protocol.router),
             "sessions": len(self.sessions),
             "is_donor": bool(self.protocol.capabilities & DONOR),

@@ -6,7 +6,7 @@ from typing import Any
 
 from bytestag.cli.options import STATE, command, node_settings
 from bytestag.cli.output import Output
-from bytestag.cli.values import count, print_size
+from bytestag.cli.values import about, count, print_size
 from bytestag.errors import Unreachable
 from bytestag.uri import format_address
 
@@ -24,10 +24,11 @@ def status(output: Output, **values: Any) -> int:
         return 0
     reachable = " ".join(format_address(*address) for address in found["reachable_at"])
     held = f"{print_size(found['cache_bytes'])} of {print_size(found['cache_bytes_max'])}"
+    others = f", {about(found['network_nodes'], 'other node')}" if found["network_nodes"] else ""
     lines = {
         "node": found["node_id"],
-        "network": f"{found['network']}, {count(found['contacts'], 'contact')}, "
-        f"{count(found['sessions'], 'session')}",
+        "network": f"{found['network']}{others}, "
+        f"{count(found['contacts'], 'contact')}, {count(found['sessions'], 'session')}",
         "address": f"{format_address(*found['address'])}"
         + (f", reached at {reachable}" if reachable else ", not reachable yet"),
         "for others": f"{held}, {count(found['values_held'], 'value')}",

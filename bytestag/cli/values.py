@@ -65,6 +65,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def about(number: int, noun: str) -> str:
+    """Return an estimate to two digits, as it is no better: ``about 1,200 nodes``."""
+    return f"about {count(int(float(f'{number:.2g}')), noun)}"
+
+
 class Size(IntType):
     """An option that is a size."""
 

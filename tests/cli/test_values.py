@@ -4,6 +4,7 @@ from bytestag.cli.values import (
     Address,
     Duration,
     Size,
+    about,
     count,
     parse_duration,
     parse_size,
@@ -73,3 +74,10 @@ def test_an_address_is_host_and_port():
     with pytest.raises(UsageError) as caught:
         Address().convert("nowhere", None, None)
     assert "192.0.2.1:41234" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1, "1 node"), (99, "99 nodes"), (1249, "1,200 nodes")]
+)
+def test_an_estimate_has_two_digits(number, text):
+    assert about(number, "node") == f"about {text}"
