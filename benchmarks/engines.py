@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from benchmarks.stage import Progress
 from benchmarks.trials import Record, Trial, play
 
+_alone = threading.Lock()
 HINT = "pip install 'bytestag[cluster]'"
 
 
@@ -45,23 +47,40 @@ def _processes(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[int, Record
 
 def _ray(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[int, Record]]:
     ray = _import("ray")
-    ray.init(ignore_reinit_error=True, log_to_driver=False, num_cpus=jobs or None)
-    remote = ray.remote(play)
-    waiting = {remote.remote(trial): number for number, trial in enumerate(trials)}
-    while waiting:
-        (done, *_), _ = ray.wait(list(waiting))
-        yield waiting.pop(done), ray.get(done)
+    # A cluster that runs says itself how many cores it has.
+    options = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs or None}
+    ray.init(log_to_driver=False, **options)
+    try:
+        remote = ray.remote(max_calls=1)(play)  # one process for each trial, as above
+        waiting = {remote.remote(trial): number for number, trial in enumerate(trials)}
+        while waiting:
+            (done, *_), _ = ray.wait(list(waiting))
+            yield waiting.pop(done), ray.get(done)
+    finally:
+        ray.shutdown()
 
 
 def _dask(trials: Sequence[Trial], jobs: int) -> Iterator[tuple[int, Record]]:
     distributed = _import("distributed", "dask")
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-    options: dict[str, Any] = {"address": address} if address else {"n_workers": jobs or None}
+    options: dict[str, Any] = {"address": address}
+    if not address:
+        workers = min(jobs or os.cpu_count() or 1, len(trials))
+        options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.Client(**options) as client:
-        futures = client.map(play, trials, pure=False)
+        futures = client.map(_play_alone, trials, pure=False)
         numbers = {future.key: number for number, future in enumerate(futures)}
         for future, record in distributed.as_completed(futures, with_results=True):
             yield numbers[future.key], record
+
+
+def _play_alone(trial: Trial) -> Record:
+    """Play a trial when no other thread of this process does: workers may have several.
+
+    Scenarios watch by replacing what modules hold, and all of a process has one collector.
+    """
+    with _alone:
+        return play(trial)
 
 
 def _import(module: str, name: str = "") -> Any:

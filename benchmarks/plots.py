@@ -41,6 +41,7 @@ LABELS = {
     "copies": "holders of each value",
     "session_minutes": "median session and time off (minutes)",
     "days": "days",
+    "repair_minutes": "minutes between repairs",
 }
 
 
@@ -163,6 +164,9 @@ def _churn(figure: Figure, axes: Axes, records: Sequence[Record]) -> None:
 
 
 def _leave(figure: Figure, axes: Axes, records: Sequence[Record]) -> None:
+    if varied(records, "days") == "repair_minutes":
+        _repair(figure, axes, records)
+        return
     named = (("copies_in_all", "in all, on nodes that run or are off"),
              ("copies_running", "on nodes that run"))  # fmt: skip
     for (name, label), color in zip(named, COLORS, strict=False):
@@ -176,6 +180,22 @@ def _leave(figure: Figure, axes: Axes, records: Sequence[Record]) -> None:
     axes.set_xlabel("days since the publisher left")
     axes.set_ylim(bottom=0)
     axes.legend()
+
+
+def _repair(figure: Figure, axes: Axes, records: Sequence[Record]) -> None:
+    parameter = "repair_minutes"
+    _line(axes, records, parameter, "bytes_per_node_day", "sent", COLORS[0])
+    caption = _caption(records, "nodes", "values", "copies", "days")
+    _name(axes, parameter, "bytes per node and day", caption)
+    periods = sorted({record.parameters[parameter] for record in records})
+    axes.set(xscale="log", xticks=periods, xticklabels=[f"{p:g}" for p in periods], ylim=(0, None))
+    axes.minorticks_off()
+    other = axes.twinx()
+    _line(other, records, parameter, "copies_in_all_mean", "copies, in all", COLORS[4], "v--")
+    _line(other, records, parameter, "copies_running_mean", "copies, running", COLORS[2], "s--")
+    other.set(ylabel="copies of a value", ylim=(0, None))
+    other.grid(visible=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
 
 
 def _sweep(figure: Figure, axes: Axes, records: Sequence[Record]) -> None:

@@ -18,6 +18,7 @@ _logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
 ALONE_SECONDS = 20.0
+"""Between two attempts to join while nobody is known."""
 JITTER = 0.2
 
 
@@ -52,31 +53,40 @@ class Upkeep:
         config = self._config
         async with asyncio.TaskGroup() as group:
             for seconds, work in (
-                (ALONE_SECONDS, self._rejoin_if_alone),
                 (CHECK_SECONDS, self._network.refresh),
                 (10 * CHECK_SECONDS, self._replicator.expire),
                 (10 * CHECK_SECONDS, self._expire_providers),
                 (config.repair_seconds, self._replicator.repair),
-                (CHECK_SECONDS, self._republish),
+                (5 * CHECK_SECONDS, self._republish),
                 (10 * CHECK_SECONDS, self._renew),
                 (15 * CHECK_SECONDS, self._save),
             ):
                 group.create_task(self._every(seconds, work))
+            group.create_task(self._stay_connected())
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         """Await ``work`` again and again; the phases of nodes started together drift apart."""
         while True:
-            await asyncio.sleep(seconds * (1 + JITTER * (self._runtime.rng.random() - 0.5)))
-            try:
-                await work()
-            except BytestagError as error:
-                _logger.warning("! upkeep: %s", error)
-            except Exception:  # a bug in one chore must not end the node
-                _logger.exception("! upkeep failed")
+            await self._pause(seconds)
+            await self._do(work)
 
-    async def _rejoin_if_alone(self) -> None:
-        if not len(self._network.protocol.router):
-            await self._rejoin()
+    async def _stay_connected(self) -> None:
+        router = self._network.protocol.router
+        while True:
+            await self._pause(CHECK_SECONDS if len(router) else ALONE_SECONDS)
+            if not len(router):
+                await self._do(self._rejoin)
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * (1 + JITTER * (self._runtime.rng.random() - 0.5)))
+
+    async def _do(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except BytestagError as error:
+            _logger.warning("! upkeep: %s", error)
+        except Exception:  # a bug in one chore must not end the node
+            _logger.exception("! upkeep failed")
 
     async def _expire_providers(self) -> None:
         while await self._runtime.offload(self._providers.expire, self._runtime.wall()):

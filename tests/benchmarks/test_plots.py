@@ -13,7 +13,7 @@ ROWS = (
     "hops", "hops_of_model", "join_wall_per_node", "memory_per_node", "lookup_seconds_p50",
     "lookup_seconds_p95", "get_seconds_p50", "get_seconds_p95", "closest_found", "get_success",
     "traffic_per_node", "get_at_once", "get_with_one_retry", "announce_datagrams_per_key",
-    "renewal_datagrams_per_key",
+    "renewal_datagrams_per_key", "bytes_per_node_day", "copies_in_all_mean", "copies_running_mean",
 )  # fmt: skip
 CURVES = ("get_seconds", "copies_in_all", "copies_running", "traffic", "fetch_seconds")
 
@@ -42,6 +42,17 @@ def test_each_scenario_has_a_figure_and_the_same_records_give_the_same_file(name
     assert first == (tmp_path / "1.svg").read_bytes()
     plots.plot(name, list(records(name)), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_where_the_repair_period_was_varied_the_figure_of_leaving_is_about_it(tmp_path):
+    made = list(records("leave"))[::2]
+    plots.plot("leave", made, tmp_path / "copies.svg")
+    for minutes, record in zip((15, 240), made, strict=True):
+        record.parameters |= {"nodes": 40, "repair_minutes": minutes}
+        record.series = {}
+    plots.plot("leave", made, tmp_path / "repair.svg")
+    assert plots.varied(made) == "repair_minutes"
+    assert (tmp_path / "repair.svg").read_bytes() != (tmp_path / "copies.svg").read_bytes()
 
 
 def test_failed_trials_leave_an_empty_figure(tmp_path):
