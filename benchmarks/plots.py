@@ -18,6 +18,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from benchmarks.trials import PARAMETERS, Record
 
@@ -186,10 +187,11 @@ def _repair(figure: Figure, axes: Axes, records: Sequence[Record]) -> None:
     parameter = "repair_minutes"
     _line(axes, records, parameter, "bytes_per_node_day", "sent", COLORS[0])
     caption = _caption(records, "nodes", "values", "copies", "days")
-    _name(axes, parameter, "bytes per node and day", caption)
+    _name(axes, parameter, "sent by each node in a day", caption)
     periods = sorted({record.parameters[parameter] for record in records})
     axes.set(xscale="log", xticks=periods, xticklabels=[f"{p:g}" for p in periods], ylim=(0, None))
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter(EngFormatter("B"))
     other = axes.twinx()
     _line(other, records, parameter, "copies_in_all_mean", "copies, in all", COLORS[4], "v--")
     _line(other, records, parameter, "copies_running_mean", "copies, running", COLORS[2], "s--")
