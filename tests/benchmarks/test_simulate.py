@@ -2,10 +2,12 @@
 
 import json
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from benchmarks import scenarios, trials
+from benchmarks import engines, scenarios, trials
 from benchmarks.engines import EngineMissing, play_all
 from benchmarks.monte_carlo import Model, Rule
 from benchmarks.progress import Bar
@@ -144,6 +146,22 @@ def test_an_engine_that_is_not_installed_is_an_error_with_a_hint(engine, module,
     made = [trials.make_trial("hops", {"nodes": 10}, 1)] * 2
     with pytest.raises(EngineMissing, match=r"bytestag\[cluster\]"):
         play_all(made, engine, 0, silent)
+
+
+def test_a_worker_with_many_threads_plays_one_trial_at_a_time(monkeypatch):
+    playing, most = [], []
+
+    def play(trial):
+        playing.append(trial)
+        most.append(len(playing))
+        threading.Event().wait(0.01)
+        playing.remove(trial)
+        return trial
+
+    monkeypatch.setattr(engines, "play", play)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(engines._play_alone, range(8))) == list(range(8))
+    assert max(most) == 1
 
 
 def test_the_model_finds_the_closest_node_in_few_hops():
