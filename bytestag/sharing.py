@@ -11,15 +11,15 @@ from pathlib import Path
 from bytestag.config import Config
 from bytestag.crypto.identity import Address
 from bytestag.dht.protocol import Protocol
-from bytestag.dht.providing import Announcer, SortedKeys
+from bytestag.dht.providing import Announcer
 from bytestag.dht.publishing import Publisher, PublishOutcome
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent
-from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID, KVPRecord
 from bytestag.tables.due import Due
 from bytestag.tables.scanning import Progress, ScanResult
 from bytestag.tables.shared import SharedFilesKVPTable, SharedRoot
+from bytestag.tables.shared_keys import SharedKeys
 from bytestag.tables.stores import Stores
 from bytestag.tables.watching import ShareWatcher
 from bytestag.uri import Link
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 HINTS_MAX = 3
 RENEWED_PARTS = 40
-"""So often in a period the keys of all shares are gathered, to renew a part of them."""
+"""So often in a period the keys of all shares are counted, to renew a part of them."""
 REPUBLISHED_AT_ONCE = 512
 
 
@@ -191,9 +191,9 @@ class Sharing:
         shared = self._stores.shared
         if shared is None or not len(self._protocol.router):
             return False
-        keys = await self._runtime.offload(_provided_keys, shared)
+        keys = await self._runtime.offload(SharedKeys, shared.database)
         is_renewal = self._cycle() is not None
-        done = await self._announcer.announce(SortedKeys(keys), is_renewal=is_renewal, part=part)
+        done = await self._announcer.announce(keys, is_renewal=is_renewal, part=part)
         if done.keys:
             _logger.info(
                 "provider records: %d renewed, %d accepted, %d refused, %d holders do not answer",
@@ -202,7 +202,7 @@ class Sharing:
                 done.refused,
                 done.unreachable,
             )
-        return bool(keys)
+        return len(keys) > 0
 
     def _addresses(self) -> list[list[object]]:
         return [list(address) for address in self._protocol.reachability.addresses]
@@ -282,17 +282,3 @@ class Sharing:
             await self.renew()
         if changed:
             await self.republish()
-
-
-def _provided_keys(shared: SharedFilesKVPTable) -> set[KeyBytes]:
-    """Return the keys of files, descriptions and manifests; parts follow from those."""
-    keys: set[KeyBytes] = set()
-    for path in shared.shared_directories:
-        try:
-            keys.add(shared.root(path).sha1)
-        except KeyError:
-            continue
-        for record in shared.share_records(path):
-            if record.key != record.index:
-                keys.update((record.key, record.index))
-    return keys
