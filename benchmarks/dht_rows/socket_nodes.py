@@ -22,6 +22,7 @@ from benchmarks.stage import percentile
 from bytestag import config
 from bytestag.client import Client, ClientOptions
 from bytestag.crypto.identity import Address, Identity
+from bytestag.daemon.memory import collect_less, spare_what_exists
 from bytestag.dht.fetching import Fetcher, Wanted
 from bytestag.errors import BytestagError
 from bytestag.events.runtime import system_runtime
@@ -63,6 +64,8 @@ class OurNodes:
             if known:
                 await client.join()
         assert first is not None
+        collect_less()  # as ``bytestag node`` does
+        spare_what_exists()
         return first
 
     def operations(self, count: int, size: int) -> dict[str, Operation]:

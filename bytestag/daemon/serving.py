@@ -12,6 +12,7 @@ from typing import Any
 
 from bytestag.client import Client
 from bytestag.daemon.keyfiles import Note
+from bytestag.daemon.memory import spare_what_exists
 from bytestag.daemon.nodes import open_node
 from bytestag.daemon.settings import NodeSettings, default_route_host
 from bytestag.errors import Unreachable
@@ -48,6 +49,7 @@ async def serve(
         async with ControlDoor(client, shares, order, door_place(settings.state_directory)):
             await join(client, warn)
             client.sharing.watch()
+            spare_what_exists()
             on_up(client.status())
             await wait_stopped()
         shares.close()

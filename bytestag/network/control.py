@@ -201,20 +201,18 @@ class ControlChannel:
         return b"".join(parts[i] for i in sorted(parts))
 
     def _receive_ack(self, ack: frames.Ack, now: float) -> None:
-        newest: _Sent | None = None
-        for counter in ack.counters():
-            sent = self._in_flight.pop(counter, None)
-            if sent is not None:
-                if newest is None:
-                    newest = sent
-                    if counter == ack.largest:
-                        self._rtt.sample(max(now - sent.time, 0.0))
-                if not sent.frames:
-                    self.acked_pings.add(counter)
-        if newest is not None:
-            self._last_progress = now
-            self._detect_loss(newest.time)
-            self.waiting_since = now if self._in_flight or self._reliable else None
+        acked = [counter for counter in self._in_flight if ack.covers(counter)]
+        if not acked:
+            return
+        for counter in acked:  # ascending, as they were sent
+            sent = self._in_flight.pop(counter)
+            if not sent.frames:
+                self.acked_pings.add(counter)
+        if counter == ack.largest:
+            self._rtt.sample(max(now - sent.time, 0.0))
+        self._last_progress = now
+        self._detect_loss(sent.time)
+        self.waiting_since = now if self._in_flight or self._reliable else None
 
     def _detect_loss(self, acked_time: float) -> None:
         """Queue again what was sent clearly before something that was acknowledged."""

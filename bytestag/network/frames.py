@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bytestag.errors import PacketError
@@ -37,14 +36,10 @@ class Ack:
     largest: int
     bitmap: int
 
-    def counters(self) -> Iterable[int]:
-        yield self.largest
-        bitmap, counter = self.bitmap, self.largest
-        while bitmap:
-            counter -= 1
-            if bitmap & 1:
-                yield counter
-            bitmap >>= 1
+    def covers(self, counter: int) -> bool:
+        """Whether it says that a datagram was received."""
+        age = self.largest - counter
+        return age == 0 or (age > 0 and bool(self.bitmap >> (age - 1) & 1))
 
 
 @dataclass(frozen=True, slots=True)

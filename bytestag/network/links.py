@@ -82,11 +82,14 @@ class Conversation:
 
     async def next(self, seconds: float) -> m.Message:
         """Return the next answer; raises Timeout, or RemoteError when the session ended."""
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await self._answers.get()
-        except TimeoutError:
-            raise Timeout(f"no answer within {seconds:g} s") from None
+        if self._answers.empty():
+            try:
+                async with asyncio.timeout(seconds):
+                    answer = await self._answers.get()
+            except TimeoutError:
+                raise Timeout(f"no answer within {seconds:g} s") from None
+        else:
+            answer = self._answers.get_nowait()
         if answer is None:
             raise RemoteError("the session ended")
         return answer

@@ -8,7 +8,7 @@ import pytest
 
 COUNT_HEAPS = """
 import ctypes, threading
-from bytestag.cli.running import share_one_heap
+from bytestag.daemon.memory import share_one_heap
 
 if {shared}:
     share_one_heap()
