@@ -11,6 +11,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bytestag.hashing import blake3
 from bytestag.tables.base import KVPRecord
@@ -29,7 +30,12 @@ bits zero."""
 
 def row_name(record: KVPRecord) -> bytes:
     """Return the 8 bytes that stand for a row: BLAKE3(key ‖ index ‖ blake3)."""
-    return blake3(record.key + record.index + record.blake3)[:NAME_BYTES]
+    return _name_of(record.key + record.index + record.blake3)
+
+
+@lru_cache(maxsize=16_384)  # a region's rows are named to each of their holders
+def _name_of(row: bytes) -> bytes:
+    return blake3(row)[:NAME_BYTES]
 
 
 def names_digest(names: bytes) -> bytes:

@@ -164,10 +164,9 @@ class DHTNetwork(Server):
                 target = self._random_key(bucket)
                 router.touch(target, now)
                 await self._refresh_bucket(bucket, target)
-        await self._greet_absentee()
         return len(lonely)
 
-    async def _greet_absentee(self) -> None:
+    async def greet_absentee(self) -> None:
         """Ask one of those who went; if he knows people near us whom we do not, join them."""
         own_id = self.protocol.identity.node_id
         address = self.protocol.absentees.choose(self.runtime.monotonic(), self.runtime.rng)

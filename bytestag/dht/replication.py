@@ -157,25 +157,25 @@ class Replicator:
         """Return the donors that should hold a row beside us: we count if we are close enough."""
         copies = self._config.copies
         found = await near.donors(key, copies)
-        donors = [donor for donor in found if self._may_be_handed(donor)]
+        now = self._runtime.monotonic()
+        donors = [donor for donor in found if self._may_be_handed(donor, now)]
         if len(donors) < copies:  # rather young ones than too few
-            donors = [donor for donor in found if not self._is_avoided(donor)]
+            donors = [donor for donor in found if not self._is_avoided(donor, now)]
         goal, own = key.integer, self._network.node.long_id ^ key.integer
         closer = sum(donor.long_id ^ goal < own for donor in donors[:copies])
         return donors[: copies - 1 if closer < copies else copies]
 
-    def _may_be_handed(self, donor: Contact) -> bool:
+    def _may_be_handed(self, donor: Contact, now: float) -> bool:
         """Whether a donor has been up for a while, and did not refuse or lie lately.
 
         Most of those who just came leave soon again.
         """
         known = self._network.protocol.router.contact(donor.id)
-        now = self._runtime.monotonic()
         is_settled = known is None or now - known.first_seen >= self._config.settled_seconds
-        return is_settled and not self._is_avoided(donor)
+        return is_settled and not self._is_avoided(donor, now)
 
-    def _is_avoided(self, donor: Contact) -> bool:
-        return self._avoided.get(donor.id, 0.0) > self._runtime.monotonic()
+    def _is_avoided(self, donor: Contact, now: float) -> bool:
+        return self._avoided.get(donor.id, 0.0) > now
 
     def _is_looked_after(
         self,

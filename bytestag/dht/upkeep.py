@@ -54,6 +54,7 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             for seconds, work in (
                 (CHECK_SECONDS, self._network.refresh),
+                (2 * CHECK_SECONDS, self._network.greet_absentee),
                 (10 * CHECK_SECONDS, self._replicator.expire),
                 (10 * CHECK_SECONDS, self._expire_providers),
                 (config.repair_seconds, self._replicator.repair),
