@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import random
@@ -17,6 +18,7 @@ from bytestag.crypto.identity import Address
 from bytestag.errors import BytestagError
 from bytestag.keys import KeyBytes
 from bytestag.sim.census import Census
+from bytestag.sim.checkers import Judge
 from bytestag.sim.cluster import Cluster, Node
 from bytestag.sim.population import Population
 from bytestag.sim.world import World
@@ -34,6 +36,12 @@ JOINING_SHARE = 1 / 50
 KNOWN = 2
 """Nodes through which others join: one may go off meanwhile."""
 SETTLING_SECONDS = 30.0
+RETURNING_SECONDS = 600.0
+"""Within it whoever came back in the last moment of a churn has joined."""
+STOPPED = 10
+"""Nodes that stop in order at the end, to see that nothing is left of them."""
+LEAKS_NODES_MAX = 1000
+"""To look for futures that are left is to look at all objects: seconds, and memory, for more."""
 RESPONSE, DATA_PLANE = 0x01, 0x41
 ACK_BYTES_MAX = 60
 Progress = Callable[[str, int, int], None]
@@ -76,6 +84,8 @@ class Stage:
         self.began = world.loop.time()
         self.cluster: Cluster | None = None
         self.population: Population | None = None
+        self.checker = Judge(Cluster(world))
+        """Is told what is acknowledged and what is delivered."""
         self._record = record
         self._stack = contextlib.AsyncExitStack()
 
@@ -99,6 +109,23 @@ class Stage:
         if self.cluster is not None and error is None:  # in order it would take long, for nothing
             self.cluster.crash(*self.cluster.running)
         await self._stack.__aexit__(type_, error, traceback)
+        if error is None and self.nodes <= LEAKS_NODES_MAX:
+            self.checker.check_nothing_waits()
+
+    async def judge_end(self) -> None:
+        """Look at what the scenario leaves. Raises Wrong, Lost or Stuck.
+
+        Containers of all nodes are within their bounds, what was acknowledged and has a holder can
+        be read, and of nodes that stop in order nothing is left.
+        """
+        self.checker.check_bounds(self.population.clients if self.population is not None else ())
+        if self.cluster is None:
+            return
+        if self.checker.promises and any(node.lives > 1 for node in self.cluster.nodes):
+            await asyncio.sleep(RETURNING_SECONDS)
+        await self.checker.check_readable(self.rng)
+        for node in await self.some(STOPPED):
+            await self.checker.stop(node)
 
     # --- What is noted ---------------------------------------------------------------------------
 
@@ -161,6 +188,7 @@ class Stage:
             if "repair_minutes" in self.parameters:
                 changes["repair_seconds"] = round(60 * self.parameters["repair_minutes"])
             self.cluster = await self._stack.enter_async_context(Cluster(self.world, **changes))
+            self.checker = Judge(self.cluster)
         cluster, started = self.cluster, []
         while len(started) < nodes:
             if not cluster.nodes:

@@ -122,11 +122,12 @@ def play(trial: Trial, progress: Progress = silent) -> Record:
             await module.play(stage)
             record.trace = world.network.trace
             record.virtual_seconds = round(world.loop.time() - stage.began, 3)
+            await stage.judge_end()
 
     try:
         run(main, seed=trial.seed, conditions=conditions)
     except (CheckFailed, Deadlock, Leak, BytestagError, ExceptionGroup) as error:
-        record.error = f"{type(error).__name__}: {error}\nreplay: {trial.command}"
+        record.error = f"{_text_of(error)}\nreplay: {trial.command}"
         record.exit_status = _status_of(error)
     finally:
         gc.set_threshold(*thresholds)
@@ -135,6 +136,12 @@ def play(trial: Trial, progress: Progress = silent) -> Record:
     if not record.exit_status and any(row.holds is False for row in record.rows):
         record.exit_status = 1
     return record
+
+
+def _text_of(error: BaseException) -> str:
+    if isinstance(error, ExceptionGroup):
+        return "\n".join(map(_text_of, error.exceptions))
+    return f"{type(error).__name__}: {error}"
 
 
 def _status_of(error: BaseException) -> int:

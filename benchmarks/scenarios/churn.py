@@ -61,7 +61,11 @@ def make_churn(stage: Stage) -> Churn:
 async def read_on(
     stage: Stage, kvpids: Sequence[KVPID], reads: int, seconds: float, name: str
 ) -> float:
-    """Spread reads over a time, and add how they went; return how many nodes ran on average."""
+    """Spread reads over a time, and add how they went; return how many nodes ran on average.
+
+    The values were acknowledged for longer than that.
+    """
+    stage.checker.promised(kvpids)
     at_once = retried = tried = running = unheld = 0
     took: list[float] = []
     for number in range(reads):
@@ -96,5 +100,6 @@ async def _read(stage: Stage, kvpid: KVPID, took: list[float]) -> bool | None:
     if not node.is_running or node.lives != life:
         return None
     if value is not None:
+        stage.checker.delivered(kvpid, value)
         took.append(seconds)
     return value is not None

@@ -35,6 +35,7 @@ async def play(stage: Stage) -> None:
     link, rows = _describe(whole, publisher.client.config.network)
     began = stage.now
     await put(publisher, rows, copies=stage.copies, keep_seconds=90 * DAY, stays=True)
+    stage.checker.acknowledged(rows, 90 * DAY)
     stage.row("publish_seconds", stage.now - began, "s")
     uploaded = publisher.client.status()["bytes_uploaded"]
     others = [n for n in await stage.some(stage.readers + 1) if n.node_id != publisher.node_id]

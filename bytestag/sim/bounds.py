@@ -67,7 +67,8 @@ BOUNDS = (
     Bound("protocol.reachability._known", config.ADDRESSES_MAX),
     Bound("protocol.reachability._votes", reachability.VOTED_MAX),
     Bound("protocol.router.buckets", BUCKETS_MAX),
-    Bound("sessions", lambda c: c.config.sessions_max),
+    # Those that we were about to make when the last room went come to their end.
+    Bound("sessions", lambda c: c.config.sessions_max + sessions.HANDSHAKES_MAX),
     Bound("sessions._handshakes", sessions.HANDSHAKES_MAX),
     Bound("sessions._connecting", sessions.HANDSHAKES_MAX),
     Bound("sessions._responder._seen", handshake.SEEN_MAX),
@@ -97,7 +98,9 @@ def measured(client: Client) -> Iterator[Measured]:
     if client.protocol.stock is not None:
         yield from _measure(client, client, OF_STOCK, "")
     for number, bucket in enumerate(client.protocol.router.buckets):
-        yield from _measure(client, bucket, OF_BUCKET, f"bucket {number}.")
+        # What a population has not drawn yet is no larger for being looked at.
+        drawn = tuple(bound for bound in OF_BUCKET if bound.path in vars(bucket))
+        yield from _measure(client, bucket, drawn, f"bucket {number}.")
     for link in client.sessions._links.values():
         yield from _measure(client, link.session, OF_SESSION, f"session {link!r}.")
     for links in client.sessions._by_peer.values():

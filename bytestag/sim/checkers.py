@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
+from bytestag.client import Client
 from bytestag.config import HOUR, K
 from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
+from bytestag.keys import KeyBytes
 from bytestag.sim.bounds import measured
 from bytestag.sim.cluster import Cluster, Node
 from bytestag.sim.loop import VirtualLoop
@@ -61,15 +63,6 @@ class Stuck(CheckFailed):
     exit_status = 23
 
 
-@dataclass(slots=True)
-class Promise:
-    """A value that was acknowledged: at least one holder said STORED."""
-
-    value: bytes
-    until: float
-    """Wall clock seconds up to which it is kept."""
-
-
 class Judge:
     """Judges one cluster. ``replay`` is the command that does all of it again.
 
@@ -83,7 +76,8 @@ class Judge:
         *,
         is_reachable: Callable[[Node], bool] = lambda node: True,
     ) -> None:
-        self.promises: dict[KVPID, Promise] = {}
+        self.promises: dict[KVPID, float] = {}
+        """Values that were acknowledged, and the wall clock seconds up to which each is kept."""
         self._known: dict[KVPID, bytes] = {}
         self._cluster = cluster
         self._replay = replay
@@ -103,21 +97,27 @@ class Judge:
     def acknowledged(self, values: Mapping[KVPID, bytes], keep_seconds: float) -> None:
         """Each of these values has a holder that said STORED, a moment ago."""
         self.published(values)
-        until = self._runtime.wall() + keep_seconds
-        for kvpid, value in values.items():
-            self.promises[kvpid] = Promise(value, until)
+        self.promised(values, self._runtime.wall() + keep_seconds)
+
+    def promised(self, kvpids: Iterable[KVPID], until: float = math.inf) -> None:
+        """Values were acknowledged some time, whatever their bytes."""
+        self.promises |= dict.fromkeys(kvpids, until)
 
     def delivered(self, kvpid: KVPID, value: bytes) -> None:
         """Bytes were handed to a user. Raises Wrong."""
-        if kvpid in self._known and value != self._known[kvpid]:
+        if value != self._known.get(kvpid, value) or KeyBytes.new_hash(value) != kvpid.index:
             raise self.failure(Wrong, f"{kvpid.key.base16} was delivered with wrong bytes")
 
     # --- At any time -----------------------------------------------------------------------------
 
-    def check_bounds(self) -> None:
-        """Raise Wrong if a container of a running node is larger than it may be."""
-        for node in self._cluster.running:
-            for size in measured(node.client):
+    def check_bounds(self, others: Iterable[Client] = ()) -> None:
+        """Raise Wrong if a container of a running node is larger than it may be.
+
+        ``others`` are clients that no cluster has.
+        """
+        running = ((node, node.client) for node in self._cluster.running)
+        for node, client in (*running, *((client.address, client) for client in others)):
+            for size in measured(client):
                 if not size.holds:
                     found = f"{size.size} in {size.name} of {node!r}, {size.most} at most"
                     raise self.failure(Wrong, found)
@@ -136,11 +136,11 @@ class Judge:
                     if late > EXPIRY_GRACE_SECONDS and record.standing is not Standing.ORIGINAL:
                         found = f"{node!r} holds a row {late:.0f} s past its time"
                         raise self.failure(Wrong, found)
-                    promise = self.promises.get(record.kvpid)
-                    if promise is None or record.standing is not Standing.KEPT:
+                    until = self.promises.get(record.kvpid)
+                    if until is None or record.standing is not Standing.KEPT:
                         continue
-                    if record.expires > promise.until + GRANTED_GRACE_SECONDS:
-                        beyond = record.expires - promise.until
+                    if record.expires > until + GRANTED_GRACE_SECONDS:
+                        beyond = record.expires - until
                         found = f"{node!r} keeps a row {beyond:.0f} s longer than was asked"
                         raise self.failure(Wrong, found)
 
@@ -200,7 +200,7 @@ class Judge:
 
     def _due(self) -> list[KVPID]:
         now = self._runtime.wall()
-        return [k for k, p in self.promises.items() if p.until > now and self._holders(k)]
+        return [k for k, until in self.promises.items() if until > now and self._holders(k)]
 
     async def _is_read(self, kvpid: KVPID, rng: random.Random, *, is_due: bool = False) -> bool:
         holders = self._holders(kvpid)
@@ -214,7 +214,7 @@ class Judge:
             except BytestagError as failure:
                 error = failure
                 await asyncio.sleep(RETRY_SECONDS)
-        if not self._holders(kvpid) or self.promises[kvpid].until <= self._runtime.wall():
+        if not self._holders(kvpid) or self.promises[kvpid] <= self._runtime.wall():
             return True
         if not (is_due or self._is_near(kvpid)):
             return False

@@ -193,6 +193,11 @@ class Population:
         """How many nodes are alive now."""
         return len(self._lives)
 
+    @property
+    def clients(self) -> list[Client]:
+        """The nodes that are alive now."""
+        return [life.born.result() for life in self._lives.values() if life.born.done()]
+
     def is_dead(self, index: int) -> bool:
         """Whether a node never answers."""
         if not self._dead_below:

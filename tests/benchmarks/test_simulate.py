@@ -1,5 +1,6 @@
 """Each scenario runs at small size and says what it should; a seed is played the same again."""
 
+import asyncio
 import json
 import sys
 import threading
@@ -11,6 +12,7 @@ from benchmarks import engines, scenarios, trials
 from benchmarks.engines import EngineMissing, play_all
 from benchmarks.monte_carlo import Model, Rule
 from benchmarks.progress import Bar
+from benchmarks.scenarios.publish_fetch import publish
 from benchmarks.simulate import main
 from benchmarks.stage import percentile, silent
 from bytestag.sim.checkers import Lost, Stuck, Wrong
@@ -122,6 +124,61 @@ def test_the_exit_status_tells_what_kind_of_failure_it_was(error, status, monkey
     assert main(["--scenario", "join", "--nodes", "7"]) == status
     replay = "replay: python -m benchmarks.simulate --nodes 7 --scenario join --seed 1"
     assert (replay in capsys.readouterr().err) == bool(status)
+
+
+async def read_another_value(stage, values):
+    stage.checker.delivered(next(iter(values)), b"another")
+
+
+async def overflow(stage, values):
+    bucket = stage.cluster.nodes[3].client.protocol.router.buckets[0]
+    most = next(iter(bucket.nodes.values()))
+    bucket.nodes.update({bytes([number]) * 20: most for number in range(30)})
+
+
+async def silence_the_holders(stage, values):
+    for node in stage.cluster.holders(min(values)):
+        node.client._serving.handle = lambda link, request: None
+        node.client.protocol._holdings.describe_now = lambda key, reply: None
+
+
+async def leave_a_future(stage, values):
+    stage.left = stage.world.loop.create_future()
+    stage.left.add_done_callback(print)
+
+
+async def leave_timers(stage, values):
+    async def start():
+        asyncio.get_running_loop().call_later(1e6, print)
+
+    for node in stage.running:
+        await node.run(start())
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "status", "reason"),
+    [
+        (read_another_value, 21, "delivered with wrong bytes"),
+        (overflow, 21, "nodes of <Node 3"),
+        (silence_the_holders, 22, "cannot read it"),
+        (leave_a_future, 23, "futures are left"),
+        (leave_timers, 23, "it is still called"),
+        (None, 0, ""),
+    ],
+)
+def test_a_scenario_is_judged_from_outside(sabotage, status, reason, monkeypatch, capsys):
+    async def play(stage):
+        await stage.join(8)
+        values = await publish(stage, stage.cluster.nodes[0], is_judged=False)
+        if sabotage is not None:
+            await sabotage(stage, values)
+
+    scenario = Scenario(play)
+    scenario.DEFAULTS = {"copies": 3, "values": 4, "value_bytes": 500}
+    monkeypatch.setattr(scenarios, "load", lambda name: scenario)
+    found, answer = told(capsys, "--scenario", "publish-fetch", "--nodes", "8")
+    assert found == status
+    assert reason in answer["records"][0]["error"]
 
 
 def test_a_missed_target_is_exit_status_1(monkeypatch, capsys):
