@@ -333,7 +333,7 @@ class Client:
             FormatError: its description lies or holds unsafe names.
             Exists, NoSpace, StorageError: it cannot be written.
         """
-        fetcher = self._fetcher(link)
+        fetcher = self.fetcher(link)
         try:
             resolver = Resolver(fetcher, self.runtime)
             downloader = Downloader(resolver, self.download_slot, self.runtime)
@@ -347,8 +347,8 @@ class Client:
         finally:
             fetcher.close()
 
-    def _fetcher(self, link: Link) -> Fetcher:
-        """Return a fetcher that asks whoever is behind the link's addresses, too."""
+    def fetcher(self, link: Link) -> Fetcher:
+        """Return a fetcher that asks whoever is behind the link's addresses, too; to be closed."""
         fetcher = Fetcher(
             self.dht_network,
             self.stores.table,
@@ -363,7 +363,7 @@ class Client:
 
     async def find(self, link: Link) -> Sources:
         """Return who holds or provides what a link names; raises NotFound or Unreachable."""
-        fetcher = self._fetcher(link)
+        fetcher = self.fetcher(link)
         try:
             if not len(self.protocol.router):
                 await fetcher.probes_ended()  # whoever is there introduces us

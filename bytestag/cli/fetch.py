@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def fetch(
     output: Output, link: str, dest: Path | None, force: bool, timeout: float, **values: Any
 ) -> int:
-    from bytestag.cli.door import Door
+    from bytestag.gateway.door import Door
 
     settings = node_settings(values)
     parsed = read_link(link, settings)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     *NETWORK,
 )
 def find(output: Output, link: str, **values: Any) -> int:
-    from bytestag.cli.door import Door
     from bytestag.cli.fetch import read_link, serves
     from bytestag.cli.share_through import known_nodes
+    from bytestag.gateway.door import Door
 
     settings = node_settings(values)
     parsed = read_link(link, settings)

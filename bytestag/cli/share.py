@@ -36,7 +36,7 @@ from bytestag.errors import UsageError
     *NETWORK,
 )
 def share(output: Output, paths: tuple[Path, ...], until_copies: int | None, **values: Any) -> int:
-    from bytestag.cli.door import Door
+    from bytestag.gateway.door import Door
 
     settings = node_settings(values)
     settings = replace(settings, copies=max(settings.copies, until_copies or 0))

@@ -10,10 +10,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from bytestag.cli.door import Door
 from bytestag.cli.output import Output
 from bytestag.cli.screens import ShareScreen
 from bytestag.errors import BytestagError, UsageError
+from bytestag.gateway.door import Door
 
 if TYPE_CHECKING:
     from bytestag.daemon.settings import NodeSettings

@@ -13,7 +13,7 @@ from bytestag.uri import format_address
 
 @command("Say how the running node is: its ID, its network, what it holds and shares.", STATE)
 def status(output: Output, **values: Any) -> int:
-    from bytestag.cli.door import Door
+    from bytestag.gateway.door import Door
 
     door = Door.find(node_settings(values).state_directory)
     if door is None:

@@ -7,6 +7,9 @@ POST    /v1/shares    share a path: JSON Lines, as ``share --json`` prints them
 DELETE  /v1/shares    share a path no longer
 POST    /v1/fetch     fetch a link: JSON Lines, as ``fetch --json`` prints them
 GET     /v1/find      who holds what a link names
+GET     /v1/info      whether a link names a file or a directory, its size and hashes
+GET     /v1/content   bytes of a file, from ``start`` to before ``end``
+GET     /v1/manifest  a directory, as its canonical manifest
 ======  ============  =====================================================================
 
 Only the user who runs the node may knock: the socket and its directory are theirs alone, and the
@@ -35,9 +38,18 @@ from bytestag.errors import BytestagError, NotPermitted, StateInUse, StorageErro
 from bytestag.gateway import jobs, place
 from bytestag.gateway.events import Emit, Event, error_event, fetch_result
 from bytestag.gateway.place import DoorPlace
+from bytestag.gateway.reading import OpenLinks, described
 from bytestag.gateway.shares import Shares
 from bytestag.gateway.sharing import ShareOrder
-from bytestag.gateway.streams import absolute_path, body_of, field, internal_error, stream
+from bytestag.gateway.streams import (
+    absolute_path,
+    body_of,
+    field,
+    internal_error,
+    number,
+    send_bytes,
+    stream,
+)
 from bytestag.uri import Link, parse_address
 
 BODY_BYTES_MAX = 256 * 1024
@@ -74,6 +86,7 @@ class ControlDoor:
         self._token = client.runtime.token_bytes(32).hex()
         self._hosts: tuple[str, ...] = ()
         self._runner: web.AppRunner | None = None
+        self._links = OpenLinks(client)
 
     # --- Life ------------------------------------------------------------------------------------
 
@@ -87,6 +100,9 @@ class ControlDoor:
                 web.delete("/v1/shares", self._unshare),
                 web.post("/v1/fetch", self._fetch),
                 web.get("/v1/find", self._find),
+                web.get("/v1/info", self._info),
+                web.get("/v1/content", self._content),
+                web.get("/v1/manifest", self._manifest),
             ]
         )
         self._runner = web.AppRunner(
@@ -106,6 +122,7 @@ class ControlDoor:
         path = self._place.socket_path if self._is_unix else self._place.token_path
         path.unlink(missing_ok=True)
         await self._runner.cleanup()
+        self._links.close()
 
     def _open_unix(self) -> socket.socket:
         path = self._place.socket_path
@@ -231,6 +248,33 @@ class ControlDoor:
         link = Link.parse(request.query.get("link", ""))
         await self._meet({"known_nodes": request.query.get("known_nodes", "").split()})
         return web.json_response(await jobs.find(self._client, link))
+
+    async def _info(self, request: web.Request) -> web.StreamResponse:
+        link, seconds = await self._asked(request)
+        opened = await self._links.open(link, seconds)
+        return web.json_response(await self._client.runtime.offload(described, opened))
+
+    async def _content(self, request: web.Request) -> web.StreamResponse:
+        link, seconds = await self._asked(request)
+        file = await self._links.file(link, seconds)
+        start, end = number(request.query, "start", 0), number(request.query, "end", file.size)
+        try:
+            return await send_bytes(request, file.read, start, min(end, file.size))
+        except BytestagError:
+            self._links.forget(link)
+            raise
+
+    async def _manifest(self, request: web.Request) -> web.StreamResponse:
+        link, seconds = await self._asked(request)
+        manifest = await self._links.directory(link, seconds)
+        packed = await self._client.runtime.offload(manifest.to_bytes)
+        return web.Response(body=packed, content_type="application/json")
+
+    async def _asked(self, request: web.Request) -> tuple[Link, float]:
+        link = Link.parse(request.query.get("link", ""))
+        await self._meet({"known_nodes": request.query.get("known_nodes", "").split()})
+        seconds = number(request.query, "timeout", round(self._client.config.lookup_seconds))
+        return link, float(seconds)
 
     async def _meet(self, body: Event) -> None:
         addresses = field(body, "known_nodes", list, [])

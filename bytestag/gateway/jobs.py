@@ -49,12 +49,13 @@ async def fetch(
     except TimeoutError as error:
         if isinstance(error, BytestagError):
             raise
-        raise _too_late(client, first_byte_seconds or 0) from error
+        raise too_late(client, first_byte_seconds or 0) from error
     await asyncio.sleep(0)  # what was reported from other threads comes before the result
     return final
 
 
-def _too_late(client: Client, seconds: float) -> BytestagError:
+def too_late(client: Client, seconds: float) -> BytestagError:
+    """Return the error of a look-up that took longer than it may."""
     contacts = len(client.protocol.router)
     if not contacts:
         return Unreachable(f"no peer answered within {seconds:g} s", hint=NO_PEER_HINT)

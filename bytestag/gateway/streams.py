@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from bytestag.gateway.events import Emit, Event, error_event
 _logger = logging.getLogger(__name__)
 
 EVENTS_WAITING_MAX = 256
+SENT_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 
 
@@ -70,6 +71,31 @@ async def stream(
     return response
 
 
+async def send_bytes(
+    request: web.Request, read: Callable[[int, int], Awaitable[bytes]], start: int, end: int
+) -> web.StreamResponse:
+    """Answer with the bytes from ``start`` to before ``end``, piece by piece.
+
+    What ``read`` raises at first is raised; if it fails later the connection breaks, so that
+    nobody takes the part for the whole.
+    """
+    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    response.content_length = max(end - start, 0)
+    piece = await read(start, min(start + SENT_BYTES, end))
+    await response.prepare(request)
+    try:
+        while piece:
+            await response.write(piece)
+            start += len(piece)
+            piece = await read(start, min(start + SENT_BYTES, end))
+    except BytestagError as error:
+        _logger.warning("! reading on for the user: %s", error)
+        if request.transport is not None:
+            request.transport.abort()
+    await response.write_eof()
+    return response
+
+
 def internal_error(error: Exception) -> BytestagError:
     """Return what is said of a bug; the log gets the rest."""
     _logger.error("! the control door", exc_info=error)
@@ -109,3 +135,13 @@ def absolute_path(body: dict[str, Any], name: str) -> Path:
     if not path.is_absolute() or "\0" in str(path):
         raise UsageError(f"{name} is no absolute path")
     return path
+
+
+def number(query: Mapping[str, str], name: str, default: int) -> int:
+    """Return a number of a query. Raises UsageError if it is none, or negative."""
+    text = query.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise UsageError(f"{name} is no number")
+    return int(text)

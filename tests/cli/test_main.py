@@ -243,7 +243,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(invoke, monkeyp
     def find(state_directory):
         seen.append(str(state_directory))
 
-    monkeypatch.setattr("bytestag.cli.door.Door.find", find)
+    monkeypatch.setattr("bytestag.gateway.door.Door.find", find)
     invoke("status", "--config", str(config))
     monkeypatch.setenv("BYTESTAG_STATE_DIR", "environment")
     invoke("status", "--config", str(config))

@@ -41,7 +41,7 @@ def test_a_provider_that_cannot_be_read_or_may_not_be_named_ends_no_fetch(addres
 
             cluster.clients[2].protocol._holdings.describe = describe
             reader = cluster.clients[0]
-            fetcher = reader._fetcher(Link("sha1", kvpid.key))
+            fetcher = reader.fetcher(Link("sha1", kvpid.key))
             assert await fetcher.fetch(Wanted(kvpid.key, kvpid.index)) == value
             assert not (await reader.dht_network.find_value(kvpid.key)).providers
 

@@ -230,7 +230,7 @@ def test_a_reader_leaves_a_copy_at_the_nearest_donor_that_lacked_it():
             far = cluster.true_closest(kvpid.key, 6)[-1]
             add_values(far, rows)
             reader = await cluster.start(is_client=True, cache_bytes=0)
-            fetcher = reader._fetcher(Link("sha1", kvpid.key))
+            fetcher = reader.fetcher(Link("sha1", kvpid.key))
             assert await fetcher.fetch(Wanted(kvpid.key, kvpid.index)) == value
             await asyncio.sleep(2)
             nearest = cluster.true_closest(kvpid.key, 1, accept=lambda c: c is not reader)[0]

@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from bytestag.cli.door import Door
 from bytestag.daemon.nodes import open_node
 from bytestag.daemon.settings import NodeSettings
 from bytestag.events.runtime import system_runtime
 from bytestag.gateway.control import ControlDoor
+from bytestag.gateway.door import Door
 from bytestag.gateway.place import DoorPlace
 from bytestag.gateway.shares import Shares
 from bytestag.gateway.sharing import ShareOrder

@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from bytestag.cli.door import Door
 from bytestag.errors import BytestagError, NotPermitted, StateInUse, StorageError
 from bytestag.gateway import control, place
+from bytestag.gateway.door import Door
 from bytestag.gateway.place import check_directory, door_place
 from bytestag.gateway.sharing import ShareOrder
 

@@ -58,6 +58,11 @@ class Door:
             found: Answer = _read(response.read())
             return found
 
+    def read(self, path: str, /, **query: str) -> bytes:
+        """Ask for bytes. Raises the error that the node answers with."""
+        with self._answered("GET", path, None, ANSWER_SECONDS, query) as response:
+            return response.read()
+
     def stream(self, path: str, body: Answer) -> Iterator[Answer]:
         """Ask for work; yield its events up to its result. Raises the error that ends it."""
         with self._answered("POST", path, body, None, {}) as response:
