@@ -148,7 +148,7 @@ class Sessions:
     async def _shake_hands(self, peer: Peer) -> Link:
         if len(self._handshakes) >= HANDSHAKES_MAX or self._endpoint is None:
             raise RemoteError("too many handshakes under way")
-        if len(self._links) >= self._config.sessions_max and not self._evict_idle():
+        if self._is_full and not self._evict_idle():
             raise RemoteError("too many sessions")
         initiator = Initiator(
             self._identity,
@@ -218,8 +218,7 @@ class Sessions:
 
     def _receive_init(self, datagram: bytes, address: Address) -> None:
         answer, agreement = self._responder.receive(datagram, address, self._runtime.wall())
-        is_full = len(self._links) >= self._config.sessions_max
-        if agreement is not None and is_full and not self._evict_idle():
+        if agreement is not None and self._is_full and not self._evict_idle():
             raise PacketError("too many sessions")
         if self._endpoint is not None:
             self._endpoint.send(answer, address)
@@ -252,6 +251,11 @@ class Sessions:
             self.touch(links[0])
         self.touch(link)
         return link
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether there is no room for one more; a handshake under way has its place already."""
+        return len(self._links) + len(self._handshakes) >= self._config.sessions_max
 
     def _evict_idle(self) -> bool:
         """Close the session that has waited longest to be confirmed or used."""

@@ -67,8 +67,7 @@ BOUNDS = (
     Bound("protocol.reachability._known", config.ADDRESSES_MAX),
     Bound("protocol.reachability._votes", reachability.VOTED_MAX),
     Bound("protocol.router.buckets", BUCKETS_MAX),
-    # Those that we were about to make when the last room went come to their end.
-    Bound("sessions", lambda c: c.config.sessions_max + sessions.HANDSHAKES_MAX),
+    Bound("sessions", lambda c: c.config.sessions_max),
     Bound("sessions._handshakes", sessions.HANDSHAKES_MAX),
     Bound("sessions._connecting", sessions.HANDSHAKES_MAX),
     Bound("sessions._responder._seen", handshake.SEEN_MAX),

@@ -573,6 +573,21 @@ def test_handshakes_under_way_are_bounded():
     run(main)
 
 
+def test_many_handshakes_at_once_do_not_make_more_sessions_than_there_may_be():
+    async def main(world):
+        config = CONFIG.replace(sessions_max=3)
+        (bob,) = await nodes(world, 1, config)
+        others = [Node(f"o{number}", world.runtime(number), config) for number in range(6)]
+        for number, other in enumerate(others):
+            await other.open(world.network.open_endpoint, (f"10.0.1.{number}", 4000))
+        connecting = [bob.sessions.connect(other.peer()) for other in others]
+        found = await asyncio.gather(*connecting, return_exceptions=True)
+        refused = [error for error in found if isinstance(error, RemoteError)]
+        return len(bob.sessions), len(refused)
+
+    assert run(main) == (3, 3)
+
+
 def test_answers_to_nothing_and_malformed_messages_are_counted():
     async def main(world):
         alice, bob = await nodes(world)
