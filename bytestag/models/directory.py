@@ -178,7 +178,7 @@ class DirectoryManifest:
         if "dirs" not in value and "files" not in value:
             raise FormatError("this is not a directory manifest")
         manifest = _read(value, depth=0)
-        _check_count(sum(len(d.files) + len(d.dirs) for _, d in manifest.directories()))
+        check_count(sum(len(d.files) + len(d.dirs) for _, d in manifest.directories()))
         return manifest
 
     # --- Making ----------------------------------------------------------------------------------
@@ -207,10 +207,10 @@ class DirectoryManifest:
                 raise FormatError(f"{name!a} is there twice in one directory")
             directory.files[name] = entry
             count += 1
-            _check_count(count + len(known))
+            check_count(count + len(known))
         for path in empty_directories:
             _make(known, tuple(path))
-            _check_count(count + len(known))
+            check_count(count + len(known))
         return root
 
 
@@ -244,16 +244,16 @@ def _read(value: object, depth: int) -> DirectoryManifest:
         raise FormatError(f"a path has more than {DEPTH_MAX} components")
     manifest = DirectoryManifest(extra=fields or None)
     for name, item in files.items():
-        manifest.files[_name(name)] = FileEntry.from_json(item)
+        manifest.files[read_name(name)] = FileEntry.from_json(item)
     for name, item in dirs.items():
-        manifest.dirs[_name(name)] = _read(item, depth + 1)
+        manifest.dirs[read_name(name)] = _read(item, depth + 1)
     names = manifest.files.keys() | manifest.dirs.keys()
     if len(names) != len(files) + len(dirs):
         raise FormatError("a name is there twice in one directory")
     return manifest
 
 
-def _name(name: str) -> str:
+def read_name(name: str) -> str:
     """Return a name in form NFC; refuse what no path could have as a component."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise FormatError(f"{name[:80]!a} is not a name")
@@ -274,6 +274,6 @@ def _take_hash(fields: JsonObject, name: str, length: int) -> bytes:
     return b"" if value is None else unhex(value, length)
 
 
-def _check_count(count: int) -> None:
+def check_count(count: int) -> None:
     if count > MANIFEST_ENTRIES_MAX:
         raise FormatError(f"more than {MANIFEST_ENTRIES_MAX:,} entries in one manifest")
