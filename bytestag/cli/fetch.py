@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 @command(
-    "Make the file or directory that LINK names. DEST is its name, or an existing directory to "
-    "put it into. Prints the path. Run again, it goes on where it stopped.",
+    "Make the file or directory that LINK, or a .prv or .prvdir file, names. DEST is its name, or "
+    "an existing directory to put it into. Prints the path. Run again, it goes on where it "
+    "stopped.",
     click.argument("link"),
     click.argument("dest", required=False, type=click.Path(path_type=Path)),
     option("--force", is_flag=True, help="Replace a file that differs."),
@@ -40,15 +41,34 @@ if TYPE_CHECKING:
 def fetch(
     output: Output, link: str, dest: Path | None, force: bool, timeout: float, **values: Any
 ) -> int:
+    from bytestag.cli import pointers
     from bytestag.gateway.door import Door
 
     settings = node_settings(values)
-    parsed = read_link(link, settings)
+    pointer = pointers.read_pointer(link) if pointers.is_pointer(link) else None
+    if pointer is None:
+        parsed = read_link(link, settings)
+    else:
+        parsed = pointers.pointer_link(link, pointer, settings)
     journal = Journal(settings.state / "fetches")
     path = destination(parsed, dest, journal)
-    screen = FetchScreen(output, lambda: journal.note(parsed.key, path))
+
+    def on_found() -> None:
+        journal.note(parsed.key, path)
+
     door = Door.find(settings.state_directory)
-    if door is not None and serves(door, parsed, settings):
+    if door is not None and not serves(door, parsed, settings):
+        door = None
+    screen = FetchScreen(output, on_found)
+    if pointer is not None:
+        from bytestag.models.prv import PrvDirectory
+
+        if isinstance(pointer, PrvDirectory):
+            return pointers.fetch_directory(
+                door, output, screen, pointer, parsed, path, (force, timeout), settings
+            )
+        screen = pointers.CheckedScreen(output, on_found, pointers.Check(pointer, path))
+    if door is not None:
         return _fetch_through(door, screen, parsed, path, force, timeout, settings)
     return _fetch_here(output, screen, parsed, path, force, timeout, settings)
 

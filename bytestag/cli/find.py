@@ -18,21 +18,33 @@ if TYPE_CHECKING:
 
 
 @command(
-    "Say who holds what LINK names: node ID, address and size of each holder, then who serves it "
-    "as its publisher.",
+    "Say who holds what LINK, or a .prv or .prvdir file, names: node ID, address and size of each "
+    "holder, then who serves it as its publisher.",
     click.argument("link"),
     HINTS,
     *NETWORK,
 )
 def find(output: Output, link: str, **values: Any) -> int:
+    from bytestag.cli import pointers
     from bytestag.cli.fetch import read_link, serves
     from bytestag.cli.share_through import known_nodes
     from bytestag.gateway.door import Door
 
     settings = node_settings(values)
-    parsed = read_link(link, settings)
+    pointer = pointers.read_pointer(link) if pointers.is_pointer(link) else None
+    if pointer is None:
+        parsed = read_link(link, settings)
+    else:
+        parsed = pointers.pointer_link(link, pointer, settings)
     door = Door.find(settings.state_directory)
-    if door is not None and serves(door, parsed, settings):
+    if door is not None and not serves(door, parsed, settings):
+        door = None
+    if pointer is not None:
+        from bytestag.models.prv import PrvDirectory
+
+        if isinstance(pointer, PrvDirectory):
+            return pointers.find_directory(door, output, pointer, parsed, settings)
+    if door is not None:
         known = " ".join(known_nodes(settings))
         show(output, door.ask("GET", "/v1/find", link=str(parsed), known_nodes=known))
         return 0

@@ -1,0 +1,48 @@
+"""Fetching and finding all files of a manifest that is at hand (shell)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from bytestag.client import Client
+from bytestag.dht.downloading import Downloader, FetchProgress
+from bytestag.dht.resolving import Resolver
+from bytestag.gateway import events
+from bytestag.gateway.events import Emit, Throttle
+from bytestag.models.directory import DirectoryManifest
+from bytestag.uri import Link
+
+
+async def fetch_manifest(
+    client: Client,
+    manifest: DirectoryManifest,
+    link: Link,
+    dest: Path,
+    emit: Emit,
+    *,
+    is_forced: bool = False,
+) -> FetchProgress:
+    """Make the directory ``dest``; ``link`` has the addresses to try.
+
+    Raises what :meth:`Downloader.fetch_directory` does.
+    """
+    may_emit = Throttle(client.runtime.monotonic)
+
+    loop = asyncio.get_running_loop()
+
+    def report(progress: FetchProgress) -> None:
+        if may_emit():
+            loop.call_soon_threadsafe(emit, events.fetch_event(progress))
+
+    emit(events.fetch_event(FetchProgress("found", manifest.file_count)))
+    fetcher = client.fetcher(link)
+    try:
+        downloader = Downloader(
+            Resolver(fetcher, client.runtime), client.download_slot, client.runtime
+        )
+        done = await downloader.fetch_directory(manifest, dest, is_forced=is_forced, report=report)
+        await asyncio.sleep(0)  # what was reported from other threads comes before the result
+        return done
+    finally:
+        fetcher.close()
