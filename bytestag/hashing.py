@@ -13,6 +13,7 @@ from blake3 import blake3 as _blake3
 
 SHA1_BYTES = 20
 BLAKE3_BYTES = 32
+MD5_BYTES = 16
 
 Buffer = bytes | bytearray | memoryview
 
@@ -35,6 +36,11 @@ def sha256(buffer: Buffer) -> bytes:
     return hashlib.sha256(buffer).digest()
 
 
+def md5(buffer: Buffer) -> bytes:
+    """Return the 16-byte MD5 (RFC 1321): a name that old links have, never a proof."""
+    return hashlib.md5(buffer, usedforsecurity=False).digest()
+
+
 def blake3(buffer: Buffer) -> bytes:
     """Return the 32-byte BLAKE3 hash."""
     return _blake3(buffer).digest()
@@ -48,6 +54,11 @@ def blake3_keyed(key: bytes, buffer: Buffer) -> bytes:
 def sha1_hasher() -> Hasher:
     """Return an incremental SHA-1."""
     return hashlib.sha1(usedforsecurity=False)
+
+
+def md5_hasher() -> Hasher:
+    """Return an incremental MD5."""
+    return hashlib.md5(usedforsecurity=False)
 
 
 def blake3_hasher() -> Hasher:

@@ -31,6 +31,7 @@ RANKS = {
     "crypto": 5,
     "events": 6,
     "network": 7,
+    "store": 7,
     "tables": 7,
     "dht": 8,
     "sharing": 9,
@@ -38,11 +39,13 @@ RANKS = {
     "gateway": 11,
     "hub": 11,
     "sim": 11,
-    "api": 12,
-    "filesystem": 13,
-    "daemon": 13,
-    "cli": 14,
-    "__main__": 15,
+    "daemon": 12,
+    "library": 13,
+    "api": 14,
+    "aio": 15,
+    "filesystem": 15,
+    "cli": 16,
+    "__main__": 17,
 }
 
 # Where a package that is not ours may be imported: folders end in a slash.
@@ -60,6 +63,8 @@ HOMES = {
     "cryptography": ("crypto/primitives.py",),
     "blake3": ("hashing.py",),
     "fsspec": ("filesystem.py",),
+    "numpy": ("api.py",),
+    "tqdm": ("api.py",),
     # Of the standard library. Noise is defined over SHA-256 and HMAC: there the hash is part of a
     # cipher, and what it hashes is no content that anybody could look up.
     "hashlib": ("hashing.py", "crypto/noise.py"),
@@ -71,7 +76,7 @@ HOMES = {
 # Calls that have one place, because a simulated node must not make them.
 CALLS = {
     # In tables/ as a default that the client replaces by the runtime's.
-    "time.time": ("events/runtime.py", "tables/scanning.py", "tables/shared.py"),
+    "time.time": ("events/runtime.py", "store/content.py", "tables/scanning.py", "tables/shared.py"),
     "time.monotonic": ("events/runtime.py", "network/endpoint.py"),
     "time.perf_counter": (),
     "time.sleep": (),

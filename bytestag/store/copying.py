@@ -1,0 +1,171 @@
+"""Reading bytes once: hashed, and on request written elsewhere at the same time (shell).
+
+What is hashed are the very buffers that are written, so a file that changes meanwhile cannot get
+the name of what it was. Where the file system can clone a file, the clone is made first and then
+hashed. SHA-1 and BLAKE3 of a large file each have a thread: hashes let go of Python's lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from bytestag.errors import NotFound, NotPermitted, StorageError, UsageError
+from bytestag.hashing import Hasher, blake3, blake3_hasher, md5, md5_hasher, sha1, sha1_hasher
+from bytestag.store.values import Hashes, Stamp
+
+READ_BYTES = 1024 * 1024
+BUFFERS = 4  # one is read, one written, two wait for the slower hash
+SMALL_BYTES = 1024 * 1024
+PARALLEL_BYTES_MIN = 4 * 1024 * 1024  # below, starting threads costs more than it gives
+_FICLONE = 0x40049409
+
+Tick = Callable[[int], object]
+
+
+def no_tick(_bytes: int) -> None:
+    """Say nothing of the bytes read."""
+
+
+def open_source(path: str | bytes | os.PathLike[str]) -> int:
+    """Open a regular file for reading; where a pipe lies, do not wait for a writer.
+
+    Raises NotFound, NotPermitted, UsageError (no regular file) or StorageError.
+    """
+    name = os.fsdecode(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no file {name!r}") from error
+    except OSError as error:
+        raise source_error(error, name) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UsageError(f"{name!r} is not a regular file")
+    return fd
+
+
+def source_error(error: OSError, name: str) -> StorageError | NotPermitted | UsageError:
+    """Return the error of ours for a file that cannot be read."""
+    if isinstance(error, PermissionError):
+        return NotPermitted(f"{name!r} cannot be read", hint="check its permissions")
+    if error.errno in (errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG):
+        return UsageError(f"{name!r} is not a regular file: {error.strerror}")
+    return StorageError(f"cannot read {name!r}: {error.strerror}")
+
+
+def hash_bytes(buffer: bytes, *, wants_md5: bool = False) -> Hashes:
+    """Hash bytes at hand."""
+    return Hashes(len(buffer), sha1(buffer), blake3(buffer), md5(buffer) if wants_md5 else b"")
+
+
+def hash_file(source: int, *, wants_md5: bool = False, tick: Tick = no_tick) -> Hashes:
+    """Hash an open file from its beginning. Raises OSError."""
+    return _stream(source, None, wants_md5, tick)
+
+
+def copy_file(source: int, target: int, *, wants_md5: bool = False, tick: Tick = no_tick) -> Hashes:
+    """Copy an open file into an empty one and hash what was written. Raises OSError."""
+    if _clone(source, target):
+        return _stream(target, None, wants_md5, tick)
+    return _stream(source, target, wants_md5, tick)
+
+
+def hash_path(
+    path: str | bytes | os.PathLike[str],
+    now_ns: Callable[[], int],
+    *,
+    wants_md5: bool = False,
+    tick: Tick = no_tick,
+) -> tuple[Hashes, Stamp]:
+    """Hash a file in its place; return its settled stamp as well.
+
+    Raises what ``open_source`` raises, and StorageError if it changed meanwhile.
+    """
+    fd = open_source(path)
+    try:
+        before = Stamp.of(os.fstat(fd))
+        hashes = hash_file(fd, wants_md5=wants_md5, tick=tick)
+        after = Stamp.of(os.fstat(fd))
+    except OSError as error:
+        raise source_error(error, os.fsdecode(path)) from error
+    finally:
+        os.close(fd)
+    if before != after or hashes.size != after.size:
+        raise StorageError(
+            f"{os.fsdecode(path)!r} changed while it was read", hint="run it again when it rests"
+        )
+    return hashes, after.settled(now_ns())
+
+
+# --- Inside --------------------------------------------------------------------------------------
+
+
+def _clone(source: int, target: int) -> bool:
+    """Make the target share the source's blocks, where the file system can."""
+    try:
+        import fcntl
+
+        fcntl.ioctl(target, _FICLONE, source)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _stream(source: int, target: int | None, wants_md5: bool, tick: Tick) -> Hashes:
+    os.lseek(source, 0, os.SEEK_SET)
+    hashers = [sha1_hasher(), blake3_hasher(), *([md5_hasher()] if wants_md5 else [])]
+    if os.fstat(source).st_size < PARALLEL_BYTES_MIN:
+        size = _one_by_one(source, target, hashers, tick)
+    else:
+        size = _side_by_side(source, target, hashers, tick)
+    return Hashes(size, *(hasher.digest() for hasher in hashers))
+
+
+def _one_by_one(source: int, target: int | None, hashers: list[Hasher], tick: Tick) -> int:
+    size = 0
+    while block := os.read(source, READ_BYTES):
+        for hasher in hashers:
+            hasher.update(block)
+        if target is not None:
+            _write(target, memoryview(block))
+        size += len(block)
+        tick(len(block))
+    return size
+
+
+def _side_by_side(source: int, target: int | None, hashers: list[Hasher], tick: Tick) -> int:
+    from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms that small files never pay
+
+    pools = [ThreadPoolExecutor(1) for _ in hashers]  # one thread each keeps the order
+    buffers = [memoryview(bytearray(READ_BYTES)) for _ in range(BUFFERS)]
+    waiting: list[list[Future[object]]] = [[] for _ in buffers]
+    size = turn = 0
+    try:
+        while True:
+            for future in waiting[turn]:
+                future.result()
+            filled = os.readv(source, [buffers[turn]])
+            if not filled:
+                break
+            block = buffers[turn][:filled]
+            waiting[turn] = [
+                pool.submit(hasher.update, block)
+                for pool, hasher in zip(pools, hashers, strict=True)
+            ]
+            if target is not None:
+                _write(target, block)
+            size += filled
+            tick(filled)
+            turn = (turn + 1) % BUFFERS
+    finally:
+        for pool in pools:
+            pool.shutdown(wait=True)
+    return size
+
+
+def _write(target: int, block: memoryview) -> None:
+    while block:
+        block = block[os.write(target, block) :]
