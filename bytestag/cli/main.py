@@ -24,9 +24,36 @@ COMMANDS = {
     "share": "Share files and directories in place; print their links.",
     "fetch": "Make the file or directory that a link names.",
     "find": "Say who holds what a link names.",
+    "store": "Keep content here; print its link.",
+    "load": "Have the content of a link; print its path.",
+    "cat": "Write the content of a link to standard output.",
+    "ls": "List the directory that a link names.",
+    "info": "Say what a link names or a file is.",
+    "why": "Say why a link can be read or cannot.",
+    "list": "List what the store holds.",
+    "pin": "Keep content whatever gc removes.",
+    "rm": "Remove content from the store.",
+    "gc": "Remove what has not been used for longest.",
+    "verify": "Compare what the store holds with its hashes.",
+    "prv": "Describe a file or directory in a small text file that fetch takes.",
     "status": "Say how the running node is.",
+    "doctor": "Look for what is wrong here, and say how to mend it.",
     "demo": "Show, on this machine alone, that a share outlives its owner.",
 }
+HOMES = {
+    "cat": "load",
+    "ls": "looking",
+    "info": "looking",
+    "why": "looking",
+    "list": "keeping",
+    "pin": "keeping",
+    "rm": "keeping",
+    "gc": "keeping",
+    "verify": "keeping",
+}
+"""Modules of commands that share one."""
+FUNCTIONS = {"list": "stored"}
+"""Commands whose name is taken in Python."""
 INTERRUPTED = 130
 _SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
@@ -70,7 +97,8 @@ def program() -> None:
 
 def load(name: str) -> click.Command:
     """Import the module of a command and return the command."""
-    command: click.Command = getattr(importlib.import_module(f"bytestag.cli.{name}"), name)
+    module = importlib.import_module(f"bytestag.cli.{HOMES.get(name, name)}")
+    command: click.Command = getattr(module, FUNCTIONS.get(name, name))
     return command
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from bytestag.errors import BytestagError, NoSpace, StorageError
 
@@ -178,7 +178,17 @@ def _write(stream: TextIO, text: str) -> None:
         raise OutputGone(error) from error
 
 
-def _discard(stream: TextIO) -> None:
+def write_bytes(stream: BinaryIO, data: bytes) -> None:
+    """Write bytes of the answer, all of them. Raises OutputGone."""
+    try:
+        stream.write(data)
+        stream.flush()
+    except OSError as error:
+        _discard(stream)
+        raise OutputGone(error) from error
+
+
+def _discard(stream: TextIO | BinaryIO) -> None:
     """Let what is printed from now on, and what waits to be, go nowhere."""
     null = os.open(os.devnull, os.O_WRONLY)
     try:

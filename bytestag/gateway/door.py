@@ -121,10 +121,20 @@ class _Connection(http.client.HTTPConnection):
 
 def failure(event: Answer) -> BytestagError:
     """Return the error that an error object tells of."""
-    error = BytestagError(str(event.get("message", "unknown")), hint=event.get("hint"))
-    error.code = str(event.get("code", "failed"))
+    code = str(event.get("code", BytestagError.code))
+    kind = _kinds(BytestagError).get(code, BytestagError)
+    error = kind(str(event.get("message", "unknown")), hint=event.get("hint"))
+    error.code = code
     error.exit_status = int(event.get("exit", 1))
     return error
+
+
+def _kinds(base: type[BytestagError]) -> dict[str, type[BytestagError]]:
+    """Return the classes of errors by code."""
+    found = {base.code: base}
+    for kind in base.__subclasses__():
+        found |= {code: c for code, c in _kinds(kind).items() if code not in found}
+    return found
 
 
 def _went_away() -> Unreachable:

@@ -1,0 +1,36 @@
+from bytestag.api import find as find
+from bytestag.api import get_config as get_config
+from bytestag.api import get_file_info as get_file_info
+from bytestag.api import link_file as link_file
+from bytestag.api import load_bytes as load_bytes
+from bytestag.api import load_dir as load_dir
+from bytestag.api import load_file as load_file
+from bytestag.api import load_npy as load_npy
+from bytestag.api import load_object as load_object
+from bytestag.api import load_text as load_text
+from bytestag.api import open_file as open_file
+from bytestag.api import pooch_downloader as pooch_downloader
+from bytestag.api import read_dir as read_dir
+from bytestag.api import set_config as set_config
+from bytestag.api import store_bytes as store_bytes
+from bytestag.api import store_dir as store_dir
+from bytestag.api import store_file as store_file
+from bytestag.api import store_npy as store_npy
+from bytestag.api import store_object as store_object
+from bytestag.api import store_text as store_text
+from bytestag.api import using as using
+from bytestag.errors import BytestagError as BytestagError
+from bytestag.errors import Corrupt as Corrupt
+from bytestag.errors import FormatError as FormatError
+from bytestag.errors import Incomplete as Incomplete
+from bytestag.errors import LocalError as LocalError
+from bytestag.errors import NoSpace as NoSpace
+from bytestag.errors import NotFound as NotFound
+from bytestag.errors import NotPermitted as NotPermitted
+from bytestag.errors import RemoteError as RemoteError
+from bytestag.errors import StorageError as StorageError
+from bytestag.errors import Timeout as Timeout
+from bytestag.errors import Unreachable as Unreachable
+from bytestag.errors import UsageError as UsageError
+
+__version__: str

@@ -1,0 +1,136 @@
+"""``bytestag ls``, ``info`` and ``why``: what a link names, and where it is (composition)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bytestag.cli.library import READING, link_of, opened
+from bytestag.cli.options import command, option
+from bytestag.cli.output import Output
+from bytestag.cli.values import count, print_size
+from bytestag.errors import BytestagError, UsageError
+
+
+@command(
+    "List the directory that LINK names, one level: directories with a slash, then files. Nothing "
+    "but its manifest is fetched.",
+    click.argument("link"),
+    option("-l", "--long", "is_long", is_flag=True, help="With sizes and hashes."),
+    option("-r", "--recursive", is_flag=True, help="All levels, as paths."),
+    *READING,
+)
+def ls(output: Output, link: str, is_long: bool, recursive: bool, **values: Any) -> int:
+    parsed = link_of(link)
+    with opened(values) as library:
+        manifest = library.manifest(parsed)
+    if recursive:
+        files = [("/".join(path), entry) for path, entry in manifest.entries()]
+        directories = ["/".join(path) for path in manifest.empty_directories()]
+    else:
+        files = [(name, manifest.files[name]) for name in sorted(manifest.files)]
+        directories = sorted(manifest.dirs)
+    if output.is_json:
+        listed: list[dict[str, Any]]
+        listed = [{"name": name, "type": "directory"} for name in directories]
+        listed += [
+            {"name": name, "type": "file", "size": e.size, "sha1": e.sha1.hex()}
+            for name, e in files
+        ]
+        output.json({"type": "result", "link": str(parsed), "entries": listed})
+        return 0
+    for name in directories:
+        output.answer(f"{name}/")
+    for name, entry in files:
+        long = f"{entry.sha1.hex()} {entry.size:>14,} " if is_long else ""
+        output.answer(f"{long}{name}")
+    return 0
+
+
+@command(
+    "Say what LINK names, or what a file is: type, size, hashes, where it is. Prints JSON.",
+    click.argument("name"),
+    *READING,
+)
+def info(output: Output, name: str, **values: Any) -> int:
+    from bytestag.library.names import read_name
+    from bytestag.uri import Link
+
+    found = read_name(name)
+    with opened(values) as library:
+        if isinstance(found, Link):
+            described = {"link": str(found), **library.describe(found)}
+        else:
+            described = _of_path(library, found)
+    output.json(described)
+    return 0
+
+
+def _of_path(library: Any, path: Path) -> dict[str, Any]:
+    from bytestag.uri import Link
+
+    if path.is_dir():
+        raise UsageError(f"{str(path)!r} is a directory", hint="bytestag store DIR gives its link")
+    content = library.store.add_file(path, is_linked=True)
+    return {
+        "link": str(Link("sha1", content.sha1, path.name)),
+        "type": "file",
+        "size": content.size,
+        "sha1": content.sha1.hex(),
+        "blake3": content.blake3.hex(),
+        "path": str(path),
+    }
+
+
+@command(
+    "Say why LINK can be read or cannot: what is here, whether a node runs, who was asked, who "
+    "answered, and what to do.",
+    click.argument("link"),
+    *READING,
+)
+def why(output: Output, link: str, **values: Any) -> int:
+    parsed = link_of(link)
+    lines: list[dict[str, Any]] = []
+
+    def check(name: str, is_good: bool, text: str, fix: str = "") -> None:
+        lines.append({"check": name, "ok": is_good, "text": text, "fix": fix})
+
+    with opened(values) as library:
+        try:
+            content = library.locate(parsed)
+            where = {"object": "the store", "link": "a file that the store links to"}
+            place = where.get(content.origin, f"a {content.origin} store, read only")
+            check("here", True, f"{print_size(content.size)} in {place}: {content.path}")
+        except BytestagError as error:
+            check("here", False, error.message, "")
+        error_, status = None, 0
+        if not lines[0]["ok"]:
+            kind = type(library.elsewhere).__name__
+            asked = {"ThroughDoor": "the running node", "Nowhere": "nobody"}
+            check("asks", kind != "Nowhere", asked.get(kind, "a client of its own"), "")
+            try:
+                found = library.find(parsed)
+                holders, publishers = len(found["holders"]), len(found["providers"])
+                check(
+                    "holders",
+                    True,
+                    f"{count(holders, 'holder')}, {count(publishers, 'publisher')}; asked "
+                    f"{found['asked']}, {found['answered']} answered",
+                )
+                described = library.describe(parsed)
+                check("description", True, f"{described['type']}, {print_size(described['size'])}")
+            except BytestagError as error:
+                error_, status = error, error.exit_status
+                check("holders", False, error.message, error.hint or "")
+    is_readable = error_ is None
+    if output.is_json:
+        output.json({"type": "result", "link": str(parsed), "ok": is_readable, "checks": lines})
+        return status
+    for line in lines:
+        output.answer(f"[{'ok' if line['ok'] else '--'}] {line['check']:<12} {line['text']}")
+        if line["fix"]:
+            output.answer(f"     fix: {line['fix']}")
+    output.answer("it can be read" if is_readable else "it cannot be read")
+    return status

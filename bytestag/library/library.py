@@ -1,0 +1,354 @@
+"""Library: the content that a name stands for, from the store here or from elsewhere (shell)."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bytestag.errors import BytestagError, Corrupt, NotFound, UsageError
+from bytestag.hashing import sha1
+from bytestag.library.config import LibraryConfig
+from bytestag.library.elsewhere import Described, Elsewhere, Report, elsewhere
+from bytestag.library.files import buffered, copy
+from bytestag.models.directory import DirectoryManifest, FileEntry
+from bytestag.models.safe_names import check_tree
+from bytestag.store import places
+from bytestag.store.content import Content, ContentStore
+from bytestag.uri import MD5_SCHEMES, Link
+
+DIRECTORIES_KEPT = 32
+DESCRIBED_KEPT = 1024
+INCOMING = "incoming"
+
+
+def no_report(_done: int, _total: int) -> None:
+    """Be the report of somebody who does not care."""
+
+
+class Library:
+    """What one process can read. Thread-safe; a forked child opens its own."""
+
+    def __init__(self, config: LibraryConfig | None = None) -> None:
+        self.config = config or LibraryConfig.from_environment()
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._store: ContentStore | None = None
+        self._elsewhere: Elsewhere | None = None
+        self._manifests: OrderedDict[str, DirectoryManifest] = OrderedDict()
+        self._described: OrderedDict[str, Described] = OrderedDict()
+
+    # --- Life ------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> ContentStore:
+        """The content store of the user, or the configured one."""
+        with self._lock:
+            self._check_process()
+            if self._store is None:
+                where = self.config.store_dir or places.directory()
+                self._store = ContentStore(
+                    where, seconds=places.seconds(), kachery=places.kachery()
+                )
+            return self._store
+
+    @property
+    def elsewhere(self) -> Elsewhere:
+        """Whom to ask for what is not here; chosen when it is needed first."""
+        with self._lock:
+            self._check_process()
+            if self._elsewhere is None:
+                self._elsewhere = elsewhere(self.config)
+            return self._elsewhere
+
+    def close(self) -> None:
+        """Let go of the store and the network; idempotent, and what is asked later opens anew."""
+        with self._lock:
+            self._check_process()
+            outside, self._elsewhere = self._elsewhere, None
+            store, self._store = self._store, None
+        if outside is not None:
+            outside.close()
+        if store is not None:
+            store.close()
+
+    def _check_process(self) -> None:
+        """Open anew in a forked child: threads and databases do not survive a fork."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._store = self._elsewhere = None
+            self._lock = threading.RLock()
+
+    # --- Here ------------------------------------------------------------------------------------
+
+    def locate(self, link: Link) -> Content:
+        """Return what the store has of a file. Raises NotFound, and never asks the network."""
+        if link.path:
+            return self.store.find(self._known_manifest(link).at_file(link.path).sha1)
+        if link.scheme in MD5_SCHEMES:
+            return self.store.find(link.digest, "md5")
+        try:
+            return self.store.find(link.key)
+        except NotFound:
+            if link.chunk_of is None:
+                raise
+            return self._cut(link)
+
+    def _cut(self, link: Link) -> Content:
+        """Return a chunk from the whole file that is here (kachery-p2p's ``chunkOf``)."""
+        assert link.chunk_of is not None
+        whole, start, end = link.chunk_of
+        data = self.store.read(self.store.find(whole), start, end)
+        if sha1(data) != link.digest:
+            raise NotFound("the bytes that chunkOf= names are others")
+        return self.store.add_bytes(data)
+
+    def _known_manifest(self, link: Link) -> _Directory:
+        """Return the directory around a path, without asking anybody. Raises NotFound."""
+        whole = replace(link, path=())
+        with self._lock:
+            known = self._manifests.get(str(whole))
+        if known is None:
+            known = DirectoryManifest.from_bytes(self.store.read(self.locate(whole)))
+        return _Directory(known)
+
+    # --- Here or elsewhere -----------------------------------------------------------------------
+
+    def describe(self, link: Link) -> Described:
+        """Return ``type``, ``size``, ``sha1`` and, where known, ``blake3``, ``path``, ``origin``.
+
+        Raises NotFound, Unreachable, Timeout, Corrupt, FormatError, UsageError.
+        """
+        if link.kind == "d" or link.path:
+            found = _Directory(self.manifest(replace(link, path=()))).at(link.path)
+            if isinstance(found, DirectoryManifest):
+                return _describe_directory(found, link)
+            here = self._path_of(found.sha1)
+            return _describe_file(found.sha1, found.size, found.b3, here)
+        try:
+            content = self.locate(link)
+        except NotFound:
+            return self._describe_elsewhere(link)
+        return _describe_file(content.sha1, content.size, content.blake3, content)
+
+    def _path_of(self, digest: bytes) -> Content | None:
+        try:
+            return self.store.find(digest)
+        except NotFound:
+            return None
+
+    def _describe_elsewhere(self, link: Link) -> Described:
+        name = str(link)
+        with self._lock:
+            known = self._described.get(name)
+        if known is None:
+            known = self.elsewhere.describe(link)
+            with self._lock:
+                self._described[name] = known
+                while len(self._described) > DESCRIBED_KEPT:
+                    self._described.popitem(last=False)
+        return known
+
+    def manifest(self, link: Link) -> DirectoryManifest:
+        """Return the directory that a link names; its files are not fetched.
+
+        Raises what :meth:`describe` does; UsageError if the link names a file.
+        """
+        whole = replace(link, path=())
+        name = str(whole)
+        with self._lock:
+            known = self._manifests.get(name)
+        if known is None:
+            try:
+                known = self._known_manifest(whole).manifest
+            except NotFound:
+                known = self.elsewhere.manifest(whole)
+            with self._lock:
+                self._manifests[name] = known
+                while len(self._manifests) > DIRECTORIES_KEPT:
+                    self._manifests.popitem(last=False)
+        return _Directory(known).at_directory(link.path)
+
+    def read(self, link: Link, start: int = 0, end: int | None = None) -> bytes:
+        """Return the bytes of a file from ``start`` to before ``end``; its end cuts them.
+
+        Only the parts that are touched travel. Raises what :meth:`describe` does.
+        """
+        if start < 0 or (end is not None and end < start):
+            raise UsageError(f"{start} to {end} is no range of bytes")
+        try:
+            return self.store.read(self.locate(link), start, end)
+        except NotFound:
+            pass
+        size = self.describe(link)["size"]
+        end = size if end is None else min(end, size)
+        return self.elsewhere.read(link, start, end) if start < end else b""
+
+    def open(self, link: Link) -> io.BufferedReader:
+        """Return a file object; of a file that is elsewhere only what is read travels."""
+        try:
+            return io.BufferedReader(io.FileIO(self.locate(link).path))
+        except NotFound:
+            pass
+        described = self.describe(link)
+        if described["type"] != "file":
+            raise _is_directory()
+        return buffered(
+            lambda start, end: self.read(link, start, end), described["size"], str(link)
+        )
+
+    def load(self, link: Link, dest: Path | None = None, report: Report = no_report) -> Path:
+        """Have a file in the store, and at ``dest`` if given; return its path.
+
+        Raises what :meth:`describe` does, and NoSpace or StorageError.
+        """
+        try:
+            content = self.locate(link)
+        except NotFound:
+            content = self._fetch(link, report)
+        report(content.size, content.size)
+        if dest is None:
+            return content.path
+        return copy(content.path, dest)
+
+    def load_directory(self, link: Link, dest: Path, report: Report = no_report) -> Path:
+        """Make the directory ``dest``, which must not exist or be empty; return it.
+
+        Raises what :meth:`describe` does; FormatError for unsafe names; Incomplete.
+        """
+        if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+            raise UsageError(f"{str(dest)!r} exists", hint="name a directory that is to be made")
+        manifest = self.manifest(link)
+        entries = list(manifest.entries())
+        check_tree((path for path, _ in entries), manifest.empty_directories())
+        here: dict[bytes, Content] = {}
+        for _, entry in entries:
+            try:
+                here[entry.sha1] = self.store.find(entry.sha1)
+            except NotFound:
+                self.elsewhere.fetch(_directory_link(link), dest, report)
+                return dest
+        total, done = sum(entry.size for _, entry in entries), 0
+        dest.mkdir(parents=True, exist_ok=True)
+        for path, _ in manifest.directories():
+            dest.joinpath(*path).mkdir(exist_ok=True)
+        for path, entry in entries:
+            copy(here[entry.sha1].path, dest.joinpath(*path))
+            done += entry.size
+            report(done, total)
+        return dest
+
+    def find(self, link: Link) -> Described:
+        """Return where a file is: ``here`` its path or None, ``holders`` and ``providers``.
+
+        Raises NotFound or Unreachable if it is nowhere.
+        """
+        here: str | None = None
+        try:
+            here = str(self.locate(link).path)
+        except (NotFound, UsageError):
+            pass
+        found: Described = {"link": str(link), "holders": [], "providers": []}
+        try:
+            found |= self.elsewhere.find(link)
+        except BytestagError:
+            if here is None:
+                raise
+        return {**found, "here": here}
+
+    # --- Fetching --------------------------------------------------------------------------------
+
+    def _fetch(self, link: Link, report: Report) -> Content:
+        """Bring a file into the store; what has come of an earlier try is gone on with."""
+        if link.scheme in MD5_SCHEMES:
+            raise NotFound(
+                f"{link.digest.hex()} is not in the store",
+                hint="an md5:// link is found in local stores only: ask for its sha1:// link",
+            )
+        try:
+            return self._fetch_named(link, report)
+        except BytestagError:
+            if link.chunk_of is None:
+                raise
+        whole, start, end = link.chunk_of
+        data = self.read(Link("sha1", whole, hints=link.hints), start, end)
+        if sha1(data) != link.digest:
+            raise Corrupt("the bytes that chunkOf= names are others")
+        return self.store.add_bytes(data)
+
+    def _fetch_named(self, link: Link, report: Report) -> Content:
+        described = self._describe_elsewhere(link)
+        if described["type"] != "file":
+            raise _is_directory()
+        digest = bytes.fromhex(described["sha1"])
+        incoming = self.store.directory / INCOMING
+        incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        arrived = incoming / digest.hex()
+        self.elsewhere.fetch(link, arrived, report)
+        name = link.path[-1] if link.path else link.name
+        with self.store.receive(digest, described["size"], name) as received:
+            os.replace(arrived, received.path)
+            return received.commit()
+
+
+class _Directory:
+    """Looking into a directory, with errors that people understand."""
+
+    def __init__(self, manifest: DirectoryManifest) -> None:
+        self.manifest = manifest
+
+    def at(self, path: tuple[str, ...]) -> FileEntry | DirectoryManifest:
+        try:
+            return self.manifest.at(path)
+        except KeyError:
+            raise NotFound(
+                f"{'/'.join(path)!r} is not in the directory", hint="bytestag ls LINK lists it"
+            ) from None
+
+    def at_file(self, path: tuple[str, ...]) -> FileEntry:
+        found = self.at(path)
+        if isinstance(found, DirectoryManifest):
+            raise _is_directory()
+        return found
+
+    def at_directory(self, path: tuple[str, ...]) -> DirectoryManifest:
+        found = self.at(path)
+        if isinstance(found, FileEntry):
+            raise UsageError(f"{'/'.join(path)!r} is a file, not a directory")
+        return found
+
+
+def _describe_file(digest: bytes, size: int, blake3: bytes, content: Content | None) -> Described:
+    found: Described = {"type": "file", "size": size, "sha1": digest.hex(), "blake3": blake3.hex()}
+    if content is not None:
+        found |= {"path": str(content.path), "origin": content.origin}
+    return found
+
+
+def _describe_directory(manifest: DirectoryManifest, link: Link) -> Described:
+    sizes = [entry.size for _, entry in manifest.entries()]
+    digest = sha1(manifest.to_bytes()) if link.path else link.digest
+    size = sum(sizes)
+    return {"type": "directory", "size": size, "sha1": digest.hex(), "files": len(sizes)}
+
+
+def _is_directory() -> UsageError:
+    return UsageError("the link names a directory, not a file", hint="bytestag ls LINK lists it")
+
+
+def _directory_link(link: Link) -> Link:
+    return link if link.kind == "d" or link.path else replace(link, kind="d")
+
+
+@contextmanager
+def closing(library: Library) -> Iterator[Library]:
+    """Use a library and close it."""
+    try:
+        yield library
+    finally:
+        library.close()

@@ -1,0 +1,148 @@
+"""Reading through a client of our own and through a running node: the same answers."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from bytestag.errors import Corrupt, NotFound, UsageError
+from bytestag.hashing import sha1
+from bytestag.library.config import LibraryConfig
+from bytestag.library.elsewhere import OwnClient, ThroughDoor
+from bytestag.library.library import Library, closing
+from bytestag.uri import Link
+
+
+def inside(link, *path):
+    text, _, query = link.partition("?")
+    return Link.parse("/".join((text, *path)) + f"?{query}")
+
+
+@pytest.fixture(params=["own client", "running node"])
+def library(request, programs, home):
+    if request.param == "running node":
+        programs.node("reader")
+        os.environ["BYTESTAG_HOME"] = str(programs.home("reader"))
+    library = Library(LibraryConfig(timeout=20.0))
+    with closing(library):
+        kind = OwnClient if request.param == "own client" else ThroughDoor
+        assert isinstance(library.elsewhere, kind)
+        yield library
+
+
+def test_files_and_directories_are_read_from_elsewhere(library, shared, source, tmp_path):
+    whole = Link.parse(shared)
+    assert library.describe(whole)["files"] == 5
+    assert sorted(library.manifest(whole).dirs) == ["hollow", "sub"]
+
+    big, data = inside(shared, "big.bin"), (source / "big.bin").read_bytes()
+    assert library.describe(big) | {"type": "file"} == library.describe(big)
+    assert library.describe(big)["size"] == len(data)
+    assert library.read(big, 1_000_000, 1_000_100) == data[1_000_000:1_000_100]
+    assert library.read(big, 2_999_990, 9_999_999) == data[-10:]
+    assert library.read(big, 5_000_000) == b""
+    with library.open(big) as file:
+        file.seek(-5, 2)
+        assert file.read() == data[-5:]
+        file.seek(262_140)
+        assert file.read(10) == data[262_140:262_150]
+    with pytest.raises(NotFound):
+        library.locate(big)
+
+    path = library.load(big)
+    assert path.read_bytes() == data
+    assert library.locate(big).path == path
+    assert library.load(big, tmp_path / "copy").read_bytes() == data
+    assert library.load(Link("sha1", sha1(data))) == path
+    assert not any((library.store.directory / "incoming").iterdir())
+
+    dest = library.load_directory(whole, tmp_path / "all")
+    assert {p.relative_to(dest): p.is_file() and p.read_bytes() for p in dest.rglob("*")} == {
+        p.relative_to(source): p.is_file() and p.read_bytes() for p in source.rglob("*")
+    }
+
+
+def test_what_is_elsewhere_is_looked_for_with_limits_and_reasons(library, shared):
+    with pytest.raises(NotFound, match="not in the directory") as caught:
+        library.describe(inside(shared, "none"))
+    assert caught.value.hint
+    with pytest.raises(UsageError, match="a directory"):
+        library.load(inside(shared, "sub"))
+    with pytest.raises(UsageError, match="a directory"):
+        library.read(Link.parse(shared), 0, 5)
+    with pytest.raises(UsageError, match="is a file"):
+        library.manifest(inside(shared, "a.txt"))
+    with pytest.raises(UsageError, match="no range"):
+        library.read(inside(shared, "a.txt"), 5, 3)
+    nobody = replace(Link.parse(shared), scheme="sha1", digest=bytes(20), kind=None, b3=b"")
+    with pytest.raises(NotFound, match="answered"):
+        library.load(nobody)
+
+
+def test_a_part_of_a_file_is_had_from_the_whole_that_is_elsewhere(library, shared, source):
+    data = (source / "big.bin").read_bytes()
+    hints = Link.parse(shared).hints
+    chunk = data[100:900_000]
+    link = Link(
+        "sha1", sha1(chunk), hints=hints, chunk_of=(Link("sha1", sha1(data)).key, 100, 900_000)
+    )
+    assert library.load(link).read_bytes() == chunk
+    wrong = Link("sha1", sha1(b"x"), hints=hints, chunk_of=(Link("sha1", sha1(data)).key, 100, 200))
+    with pytest.raises(Corrupt):
+        library.load(wrong)
+
+
+def test_nothing_asks_the_network_if_it_must_not(home):
+    with closing(Library(LibraryConfig(local_only=True))) as library:
+        content = library.store.add_bytes(b"here")
+        link = Link("sha1", content.sha1)
+        assert library.read(link) == b"here"
+        assert library.find(link)["here"] == str(content.path)
+        for ask in (library.load, library.describe, library.find, library.read):
+            with pytest.raises(NotFound, match="not in the store"):
+                ask(Link("sha1", bytes(20)))
+
+
+def test_a_directory_that_is_here_is_made_without_asking(home, source, tmp_path):
+    with closing(Library(LibraryConfig(local_only=True))) as library:
+        _, content = library.store.add_directory(source)
+        link = Link("sha1dir", content.sha1, "x", "d")
+        made = library.load_directory(link, tmp_path / "made")
+        assert sorted(p.name for p in made.rglob("*")) == sorted(p.name for p in source.rglob("*"))
+        assert (made / "hollow").is_dir()
+        with pytest.raises(UsageError, match="exists"):
+            library.load_directory(link, tmp_path / "made")
+        one = Link("sha1dir", content.sha1, "x", "d", path=("sub", "deep", "x.csv"))
+        assert library.load(one).read_bytes() == (source / "sub/deep/x.csv").read_bytes()
+
+
+def test_a_forked_child_reads_on_its_own(shared, source, home):
+    with closing(Library(LibraryConfig())) as library:
+        link = inside(shared, "big.bin")
+        data = (source / "big.bin").read_bytes()
+        assert library.read(link, 0, 10) == data[:10]
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.write(write_end, library.read(link, 500_000, 500_010))
+            finally:
+                os._exit(0)
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe:
+            assert pipe.read() == data[500_000:500_010]
+        assert os.waitpid(child, 0)[1] == 0
+        assert library.read(link, 10, 20) == data[10:20]
+
+
+def test_a_load_goes_on_where_it_was_killed(shared, source, home, programs):
+    """Killed in the middle, a second try ends whole; the store holds nothing half-made."""
+    link = str(inside(shared, "big.bin"))
+    first = programs.start("loader", "load", link)
+    first.end(signal.SIGKILL)
+    code, answer, notes = programs.run("loader", "load", link)
+    assert code == 0, notes
+    with open(answer[0], "rb") as file:
+        assert file.read() == (source / "big.bin").read_bytes()
+    assert programs.run("loader", "verify")[0] == 0
