@@ -33,9 +33,8 @@ from typing import Any
 
 from bytestag.errors import Corrupt, FormatError, UsageError
 from bytestag.library.config import LibraryConfig
-from bytestag.library.elsewhere import Described, Report
 from bytestag.library.files import copy
-from bytestag.library.library import Library, no_report
+from bytestag.library.library import Described, Library, Report, no_report
 from bytestag.library.names import read_name
 from bytestag.models.directory import DirectoryManifest
 from bytestag.store.content import Content

@@ -30,11 +30,12 @@ Decorator = Callable[[Any], Any]
 
 
 def command(
-    help_text: str, *decorators: Decorator, log_verbose: int = 0
+    help_text: str, *decorators: Decorator, log_verbose: int = 0, is_lenient: bool = False
 ) -> Callable[[Function], click.Command]:
     """Make a command of a function that takes an :class:`Output` and returns the exit code.
 
-    ``log_verbose`` is how much it logs unless told, as a number of ``-v``.
+    ``log_verbose`` is how much it logs unless told, as a number of ``-v``. One that is lenient
+    runs without a configuration file that is wrong, and gets what is wrong as ``config``.
     """
 
     def decorate(function: Function) -> click.Command:
@@ -42,6 +43,8 @@ def command(
             *, json: bool, quiet: int, verbose: int, color: str, config: object, **values: Any
         ) -> int:
             output = Output(is_json=json, quiet=quiet, verbose=verbose, color=color)
+            if is_lenient:
+                values["config"] = config
             chosen = click.get_current_context().find_object(Chosen)
             if chosen is not None:
                 chosen.output = output
@@ -59,6 +62,7 @@ def command(
         result: Any = call
         for decorator in reversed((*decorators, *COMMON)):
             result = decorator(result)
+        result = _config_option(_try_config if is_lenient else _load_config)(result)
         made: click.Command = click.command(function.__name__, help=help_text)(result)
         return made
 
@@ -85,6 +89,26 @@ def _load_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
             return None
     ctx.default_map = {**read_config(path), **(ctx.default_map or {})}
     return path
+
+
+def _try_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> UsageError | None:
+    """Give the file's values to the options that come after; return what is wrong with it."""
+    try:
+        _load_config(ctx, param, path)
+    except UsageError as error:
+        return error
+    return None
+
+
+def _config_option(callback: Callable[..., object]) -> Decorator:
+    return click.option(
+        "--config",
+        envvar="BYTESTAG_CONFIG",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        callback=callback,
+        help="Configuration file (TOML).",
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -195,14 +219,6 @@ def _refuse_node_id(_ctx: click.Context, _param: click.Parameter, value: object)
 
 
 COMMON = (
-    click.option(
-        "--config",
-        envvar="BYTESTAG_CONFIG",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        callback=_load_config,
-        help="Configuration file (TOML).",
-    ),
     option("--json", is_flag=True, help="Print JSON."),
     option("-q", "--quiet", count=True, help="Print the answer only; twice: nothing."),
     option("-v", "--verbose", count=True, help="Say more; twice: everything, with tracebacks."),

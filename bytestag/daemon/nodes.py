@@ -95,14 +95,17 @@ def _cache(settings: NodeSettings, *, is_donor: bool) -> tuple[str | Path, int]:
         return settings.cache, CACHE_BYTES_MAX if settings.cache_bytes is None else (
             settings.cache_bytes
         )
-    if settings.cache:
-        directory = Path(os.path.expanduser(settings.cache))
-    elif settings.state_directory is not None:
-        directory = settings.state / "cache"
-    else:
-        directory = basedir.cache_dir()
-    size = settings.cache_bytes
+    directory, size = cache_directory(settings), settings.cache_bytes
     return directory, default_cache_bytes(directory) if size is None else size
+
+
+def cache_directory(settings: NodeSettings) -> Path:
+    """Return where values for others are kept, unless that is a database server."""
+    if settings.cache:
+        return Path(os.path.expanduser(settings.cache))
+    if settings.state_directory is not None:
+        return settings.state / "cache"
+    return basedir.cache_dir()
 
 
 @asynccontextmanager

@@ -6,15 +6,15 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bytestag.errors import BytestagError, Corrupt, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
-from bytestag.library.elsewhere import Described, Elsewhere, Report, elsewhere
 from bytestag.library.files import buffered, copy
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import check_tree
@@ -22,9 +22,16 @@ from bytestag.store import places
 from bytestag.store.content import Content, ContentStore
 from bytestag.uri import MD5_SCHEMES, Link
 
+if TYPE_CHECKING:
+    from bytestag.library.elsewhere import Elsewhere
+
 DIRECTORIES_KEPT = 32
 DESCRIBED_KEPT = 1024
 INCOMING = "incoming"
+
+Described = dict[str, Any]
+Report = Callable[[int, int], object]
+"""Called with the bytes done and those there are."""
 
 
 def no_report(_done: int, _total: int) -> None:
@@ -63,6 +70,8 @@ class Library:
         with self._lock:
             self._check_process()
             if self._elsewhere is None:
+                from bytestag.library.elsewhere import elsewhere
+
                 self._elsewhere = elsewhere(self.config)
             return self._elsewhere
 
@@ -129,7 +138,8 @@ class Library:
             if isinstance(found, DirectoryManifest):
                 return _describe_directory(found, link)
             here = self._path_of(found.sha1)
-            return _describe_file(found.sha1, found.size, found.b3, here)
+            blake3 = found.b3 or (here.blake3 if here is not None else b"")
+            return _describe_file(found.sha1, found.size, blake3, here)
         try:
             content = self.locate(link)
         except NotFound:

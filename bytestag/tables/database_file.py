@@ -22,8 +22,8 @@ def set_aside_if_broken(path: Path) -> None:
     except FileNotFoundError:
         return
     _logger.info("= %s was not closed: checking it", path)
-    faults = _faults(path)
-    if not faults:
+    found = faults(path)
+    if not found:
         return
     aside = _with_suffix(path, ".bad")
     for suffix in ("", "-wal", "-shm"):
@@ -32,7 +32,7 @@ def set_aside_if_broken(path: Path) -> None:
     _logger.error(
         "! %s is broken (%s): it is now %s, and a new one begins empty",
         path,
-        faults[0],
+        found[0],
         aside,
     )
 
@@ -48,7 +48,7 @@ def vacuum(connection: sqlite3.Connection, pages_max: int) -> bool:
     return surplus > 0
 
 
-def _faults(path: Path) -> list[str]:
+def faults(path: Path) -> list[str]:
     """Return what SQLite finds wrong; what keeps it from looking is for who opens the file next."""
     try:
         with contextlib.closing(sqlite3.connect(path)) as connection:
