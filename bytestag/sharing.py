@@ -19,7 +19,7 @@ from bytestag.tables.base import KVPID, KVPRecord
 from bytestag.tables.due import Due
 from bytestag.tables.scanning import Progress, ScanResult
 from bytestag.tables.shared import SharedFilesKVPTable, SharedRoot
-from bytestag.tables.shared_keys import SharedKeys
+from bytestag.tables.shared_keys import JoinedKeys, SharedKeys, keys_of_roots
 from bytestag.tables.stores import Stores
 from bytestag.tables.watching import ShareWatcher
 from bytestag.uri import Link
@@ -79,6 +79,7 @@ class Sharing:
         self._changed: dict[KVPID, None] = {}
         self._watcher: ShareWatcher | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._watching_store: asyncio.Task[None] | None = None
 
     @property
     def table(self) -> SharedFilesKVPTable:
@@ -191,7 +192,7 @@ class Sharing:
         shared = self._stores.shared
         if shared is None or not len(self._protocol.router):
             return False
-        keys = await self._runtime.offload(SharedKeys, shared.database)
+        keys = await self._runtime.offload(self._keys, shared)
         is_renewal = self._cycle() is not None
         done = await self._announcer.announce(keys, is_renewal=is_renewal, part=part)
         if done.keys:
@@ -203,6 +204,14 @@ class Sharing:
                 done.unreachable,
             )
         return len(keys) > 0
+
+    def _keys(self, shared: SharedFilesKVPTable) -> SharedKeys | JoinedKeys:
+        """Return the keys that we serve. What the store holds is listed for nobody."""
+        keys = SharedKeys(shared.database)
+        stored = self._stores.stored
+        if stored is None:
+            return keys
+        return JoinedKeys([keys, SharedKeys(stored.database)], keys_of_roots(stored))
 
     def _addresses(self) -> list[list[object]]:
         return [list(address) for address in self._protocol.reachability.addresses]
@@ -253,10 +262,24 @@ class Sharing:
         else:
             self._watcher.shares_changed()
 
+    async def serve_store(self, directory: Path) -> None:
+        """Serve the objects of the content store in a directory, too; no copies are pushed."""
+        stored = self._stores.stored
+        if stored is None or self._watching_store is not None:
+            return
+        await self._runtime.offload(stored.add_path, directory)
+        watcher = ShareWatcher(stored, self._runtime, self._provide_stored)
+        self._watching_store = self._parent.create_task(watcher.run())
+
+    async def _provide_stored(self, result: ScanResult) -> None:
+        if result.hashed and len(self._protocol.router):
+            await self.provide()
+
     def close(self) -> None:
         """Watch no more; idempotent."""
-        if self._watching is not None:
-            self._watching.cancel()
+        for watching in (self._watching, self._watching_store):
+            if watching is not None:
+                watching.cancel()
 
     def _note_change(self, kvpid: KVPID, is_added: bool) -> None:
         if is_added:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
         default=False,
         help="Hash all shares before joining the network.",
     ),
+    option(
+        "--serve-store/--no-serve-store",
+        default=True,
+        help="Serve what your content store holds to whoever knows its hash.",
+    ),
     *NETWORK,
     *PUBLISHING,
     log_verbose=1,

@@ -195,6 +195,7 @@ def node_settings(values: Mapping[str, Any]) -> NodeSettings:
         copies=values.get("copies") or 8,
         keep_seconds=values.get("keep") or 0,
         has_hints=values.get("hints", True),
+        serves_store=values.get("serve_store", False),
     )
 
 

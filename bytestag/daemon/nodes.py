@@ -71,7 +71,13 @@ async def open_node(
             keep_seconds=settings.keep_seconds,
         )
         stores = await runtime.offload(
-            open_stores, state, cache, cache_bytes, identity.node_id, runtime.wall
+            open_stores,
+            state,
+            cache,
+            cache_bytes,
+            identity.node_id,
+            runtime.wall,
+            serves_store=is_donor and settings.serves_store,
         )
         async with Client(identity, stores, options, node_config, runtime) as client:
             yield client

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from bytestag import basedir
 from bytestag.client import Client
 from bytestag.daemon.keyfiles import Note
 from bytestag.daemon.memory import spare_what_exists
@@ -21,6 +22,7 @@ from bytestag.gateway.control import ControlDoor
 from bytestag.gateway.place import door_place
 from bytestag.gateway.shares import Shares
 from bytestag.gateway.sharing import ShareOrder
+from bytestag.store import places
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ async def serve(
         async with ControlDoor(client, shares, order, door_place(settings.state_directory)):
             await join(client, warn)
             client.sharing.watch()
+            if settings.serves_store:
+                await client.sharing.serve_store(basedir.ensure(places.directory() / "objects"))
             spare_what_exists()
             on_up(client.status())
             await wait_stopped()

@@ -29,6 +29,8 @@ class NodeSettings:
     copies: int = 8
     keep_seconds: int = 90 * config.DAY
     has_hints: bool = True
+    serves_store: bool = False
+    """Serve what the user's content store holds to whoever knows its hash."""
 
     @property
     def hint_host(self) -> str:

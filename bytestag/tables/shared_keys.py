@@ -6,13 +6,17 @@ Only one range is ever in memory, however many files are shared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from bytestag.keys import BIT_SIZE, KeyBytes
 from bytestag.tables.database_engine import Database
 from bytestag.tables.schema import shared_paths, shared_values
+
+if TYPE_CHECKING:
+    from bytestag.tables.shared import SharedFilesKVPTable
 
 KEY_BYTES = BIT_SIZE // 8
 
@@ -59,3 +63,32 @@ class SharedKeys:
         }
         with self._database.read() as connection:
             return [KeyBytes(key) for key in connection.execute(_BETWEEN, names).scalars()]
+
+
+class JoinedKeys:
+    """The keys of several sources, less some."""
+
+    def __init__(self, sources: Sequence[SharedKeys], without: Iterable[bytes] = ()) -> None:
+        self._sources = sources
+        self._without = frozenset(without)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sources))
+
+    def between(self, low: int, end: int) -> Sequence[KeyBytes]:
+        """Return the keys of a range as it is now, ascending (blocking)."""
+        found = {key for source in self._sources for key in source.between(low, end)}
+        return sorted(found - self._without)
+
+
+def keys_of_roots(table: SharedFilesKVPTable) -> set[bytes]:
+    """Return the keys under which the manifests of a table's directories are found."""
+    keys: set[bytes] = set()
+    for path in table.shared_directories:
+        try:
+            root = table.root(path)
+        except KeyError:
+            continue
+        keys.add(root.sha1)
+        keys.update(record.index for record in table.records_by_key(root.sha1))
+    return keys

@@ -32,6 +32,8 @@ class Stores:
     publish_due: DueTable | MemoryDueTable
     providers: ProviderTable | MemoryProviderTable
     state: StateTable | MemoryStateTable | None
+    stored: SharedFilesKVPTable | None = None
+    """The objects of the user's content store, if they are served."""
     _databases: tuple[Database, ...] = ()
 
     def close(self) -> None:
@@ -40,6 +42,8 @@ class Stores:
         self.cache.close()
         if self.shared is not None:
             self.shared.close()
+        if self.stored is not None:
+            self.stored.close()
         for database in self._databases:
             database.close()
 
@@ -50,10 +54,13 @@ def open_stores(
     cache_bytes: int,
     node_key: KeyBytes,
     wall: Callable[[], float],
+    *,
+    serves_store: bool = False,
 ) -> Stores:
     """Open the tables of a node that survives restarts.
 
-    ``cache`` is a directory or a ``postgresql://`` URL. Raises StorageError.
+    ``cache`` is a directory or a ``postgresql://`` URL. With ``serves_store`` there is a table for
+    the objects of the user's content store. Raises StorageError.
     """
     state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(state_directory / "state.db")
@@ -63,13 +70,15 @@ def open_stores(
         database.close()
         raise
     shared = SharedFilesKVPTable(database, wall)
+    stored = SharedFilesKVPTable(state_directory / "stored.db", wall) if serves_store else None
     return Stores(
         table,
         shared,
-        AggregatedKVPTable(table, [shared]),
+        AggregatedKVPTable(table, [shared, stored] if stored is not None else [shared]),
         DueTable(database, "publish"),
         ProviderTable(database),
         StateTable(database),
+        stored,
         (database,),
     )
 

@@ -1,0 +1,40 @@
+"""What one user stores, another one reads by its hash alone, from a node that runs."""
+
+import json
+
+
+def test_a_node_serves_what_its_user_stored(programs, tmp_path):
+    first, second = tmp_path / "first.bin", tmp_path / "second.txt"
+    first.write_bytes(bytes(range(256)) * 3000)
+    second.write_text("stored while the node runs")
+    code, (link,), _ = programs.run("one", "store", first)
+    assert code == 0
+    _, address = programs.node("one")
+    _, other = programs.node("two", "--known-node", address)
+    _, (late,), _ = programs.run("one", "store", second)
+
+    def read(link, **options):
+        return programs.run("three", "load", link, "--known-node", other, **options)
+
+    for stored, wanted in ((first, link), (second, late)):
+        for _ in range(20):
+            code, answer, notes = read(wanted)
+            if code == 0:
+                break
+        assert code == 0, notes
+        with open(answer[0], "rb") as file:
+            assert file.read() == stored.read_bytes()
+
+    code, answer, _ = programs.run("three", "find", link, "--known-node", other, "--json")
+    assert json.loads(answer[0])["providers"]
+    assert programs.run("one", "status", "--json")[1]
+    assert json.loads(programs.run("one", "status", "--json")[1][0])["shares"] == []
+
+
+def test_a_node_that_must_not_serve_the_store_does_not(programs, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(5000))
+    _, (link,), _ = programs.run("one", "store", path)
+    _, address = programs.node("one", "--no-serve-store")
+    code, _, _ = programs.run("three", "load", link, "--known-node", address)
+    assert code == 3
