@@ -55,6 +55,11 @@ def runtime_dir() -> Path:
         return platformdirs.user_runtime_path(NAME, appauthor=False)
 
 
+def user_units_dir() -> Path:
+    """Where the user's own service units are, for systemd; ``BYTESTAG_HOME`` has no say in it."""
+    return platformdirs.user_config_path("systemd", appauthor=False) / "user"
+
+
 def ensure(directory: Path) -> Path:
     """Make a directory that only its owner may enter, with its parents; return it.
 

@@ -37,10 +37,14 @@ COMMANDS = {
     "verify": "Compare what the store holds with its hashes.",
     "prv": "Describe a file or directory in a small text file that fetch takes.",
     "status": "Say how the running node is.",
+    "up": "Start the node in the background.",
+    "down": "Stop the node in the background.",
+    "service": "Have systemd run the node for you.",
     "doctor": "Look for what is wrong here, and say how to mend it.",
     "demo": "Show, on this machine alone, that a share outlives its owner.",
 }
 HOMES = {
+    "down": "up",
     "cat": "load",
     "ls": "looking",
     "info": "looking",
@@ -52,8 +56,6 @@ HOMES = {
     "verify": "keeping",
 }
 """Modules of commands that share one."""
-FUNCTIONS = {"list": "stored"}
-"""Commands whose name is taken in Python."""
 INTERRUPTED = 130
 _SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
@@ -98,7 +100,7 @@ def program() -> None:
 def load(name: str) -> click.Command:
     """Import the module of a command and return the command."""
     module = importlib.import_module(f"bytestag.cli.{HOMES.get(name, name)}")
-    command: click.Command = getattr(module, FUNCTIONS.get(name, name))
+    command: click.Command = getattr(module, name)
     return command
 
 

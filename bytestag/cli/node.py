@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from bytestag.events.runtime import Runtime
 
 
-@command(
-    "Run a donor until it is stopped: hold values for others, serve your own shares, and be "
-    "there for `share`, `fetch`, `find` and `status`.",
+OPTIONS = (
     *CACHE,
     option(
         "--share-dir",
@@ -38,6 +36,13 @@ if TYPE_CHECKING:
     ),
     *NETWORK,
     *PUBLISHING,
+)
+
+
+@command(
+    "Run a donor until it is stopped: hold values for others, serve your own shares, and be "
+    "there for `share`, `fetch`, `find` and `status`.",
+    *OPTIONS,
     log_verbose=1,
 )
 def node(output: Output, **values: Any) -> int:

@@ -30,7 +30,11 @@ Decorator = Callable[[Any], Any]
 
 
 def command(
-    help_text: str, *decorators: Decorator, log_verbose: int = 0, is_lenient: bool = False
+    help_text: str,
+    *decorators: Decorator,
+    log_verbose: int = 0,
+    is_lenient: bool = False,
+    cls: type[click.Command] = click.Command,
 ) -> Callable[[Function], click.Command]:
     """Make a command of a function that takes an :class:`Output` and returns the exit code.
 
@@ -63,7 +67,7 @@ def command(
         for decorator in reversed((*decorators, *COMMON)):
             result = decorator(result)
         result = _config_option(_try_config if is_lenient else _load_config)(result)
-        made: click.Command = click.command(function.__name__, help=help_text)(result)
+        made: click.Command = click.command(function.__name__, cls, help=help_text)(result)
         return made
 
     return decorate

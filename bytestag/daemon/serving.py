@@ -15,6 +15,7 @@ from bytestag.client import Client
 from bytestag.daemon.keyfiles import Note
 from bytestag.daemon.memory import spare_what_exists
 from bytestag.daemon.nodes import open_node
+from bytestag.daemon.notify import READY, STOPPING, notify
 from bytestag.daemon.settings import NodeSettings, default_route_host
 from bytestag.errors import Unreachable
 from bytestag.events.runtime import Runtime
@@ -55,7 +56,9 @@ async def serve(
                 await client.sharing.serve_store(basedir.ensure(places.directory() / "objects"))
             spare_what_exists()
             on_up(client.status())
+            notify(READY)
             await wait_stopped()
+            notify(STOPPING)
         shares.close()
 
 
