@@ -124,7 +124,7 @@ def verify(output: Output, links: tuple[str, ...], **values: Any) -> int:
     "List what the store holds: SHA-1, size, whether it is pinned, where it comes from, its name.",
     STORE,
 )
-def stored(output: Output, **values: Any) -> int:
+def list(output: Output, **values: Any) -> int:
     with opened({**values, "local_only": True}) as library:
         total = number = 0
         for content in library.store.list():

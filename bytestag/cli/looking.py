@@ -18,11 +18,11 @@ from bytestag.errors import BytestagError, UsageError
     "List the directory that LINK names, one level: directories with a slash, then files. Nothing "
     "but its manifest is fetched.",
     click.argument("link"),
-    option("-l", "--long", "is_long", is_flag=True, help="With sizes and hashes."),
+    option("-l", "--long", is_flag=True, help="With sizes and hashes."),
     option("-r", "--recursive", is_flag=True, help="All levels, as paths."),
     *READING,
 )
-def ls(output: Output, link: str, is_long: bool, recursive: bool, **values: Any) -> int:
+def ls(output: Output, link: str, long: bool, recursive: bool, **values: Any) -> int:
     parsed = link_of(link)
     with opened(values) as library:
         manifest = library.manifest(parsed)
@@ -44,8 +44,8 @@ def ls(output: Output, link: str, is_long: bool, recursive: bool, **values: Any)
     for name in directories:
         output.answer(f"{name}/")
     for name, entry in files:
-        long = f"{entry.sha1.hex()} {entry.size:>14,} " if is_long else ""
-        output.answer(f"{long}{name}")
+        details = f"{entry.sha1.hex()} {entry.size:>14,} " if long else ""
+        output.answer(f"{details}{name}")
     return 0
 
 

@@ -27,7 +27,7 @@ from bytestag.errors import UsageError
         help="Which hash the link names.",
     ),
     option("--label", metavar="NAME", help="What the link calls it, instead of its name."),
-    option("--link", "is_linked", is_flag=True, help="Do not copy: know the files where they are."),
+    option("--link", is_flag=True, help="Do not copy: know the files where they are."),
     option("--use-hard-links", is_flag=True, help="Store by hard links where that can be."),
     option("--git-annex-mode", is_flag=True, help="Skip .git and .datalad; read annexed files."),
     STORE,
@@ -37,7 +37,7 @@ def store(
     paths: tuple[Path, ...],
     algorithm: str,
     label: str | None,
-    is_linked: bool,
+    link: bool,
     use_hard_links: bool,
     git_annex_mode: bool,
     **values: Any,
@@ -55,9 +55,9 @@ def store(
                 if algorithm != "sha1":
                     raise UsageError("a directory has a sha1dir:// link only")
                 manifest, content = library.store.add_directory(
-                    path, git_annex=git_annex_mode, is_linked=is_linked, tick=tick
+                    path, git_annex=git_annex_mode, is_linked=link, tick=tick
                 )
-                link = Link("sha1dir", content.sha1, name, "d")
+                uri = Link("sha1dir", content.sha1, name, "d")
                 sizes = [entry.size for _, entry in manifest.entries()]
                 found = {"type": "directory", "files": len(sizes), "size": sum(sizes)}
             else:
@@ -65,14 +65,14 @@ def store(
                 content = library.store.add_file(
                     path,
                     algorithms=algorithms,
-                    is_linked=is_linked,
+                    is_linked=link,
                     use_hard_links=use_hard_links,
                     tick=tick,
                 )
-                link = Link(algorithm, getattr(content, algorithm), name)
+                uri = Link(algorithm, getattr(content, algorithm), name)
                 found = {"type": "file", "files": 1, "size": content.size}
             output.end_progress()
-            _say(output, str(link), content.blake3, found)
+            _say(output, str(uri), content.blake3, found)
     return 0
 
 
