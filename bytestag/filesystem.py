@@ -81,8 +81,7 @@ class BytestagFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
     def _strip_protocol(cls, path: Any) -> Any:
         if isinstance(path, list):
             return [cls._strip_protocol(each) for each in path]
-        text = os.fspath(path)
-        location, _, query = text.partition("?")
+        location, query = _split(os.fspath(path))
         scheme, _, rest = location.partition("://")
         rest = rest.strip("/")
         if scheme == "sha1" and "/" not in rest:
@@ -93,7 +92,7 @@ class BytestagFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has n
 
     @staticmethod
     def _get_kwargs_from_urls(path: str) -> dict[str, Any]:
-        query = os.fspath(path).partition("?")[2]
+        query = _split(os.fspath(path))[1]
         return {"query": query} if "=" in query else {}
 
     @classmethod
@@ -344,6 +343,13 @@ class BytestagStream(AbstractAsyncStreamedFile):  # type: ignore[misc]
 
     async def close(self) -> None:
         self.closed = True
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return the location and the query of a URL; in a directory ``?`` may be a pattern's."""
+    location, _, query = text.partition("?")
+    is_pattern = "=" not in query and not location.startswith("sha1://")
+    return (text, "") if is_pattern else (location, query)
 
 
 def _entries(path: str, manifest: DirectoryManifest) -> Iterator[dict[str, Any]]:

@@ -192,12 +192,16 @@ class Library:
         if start < 0 or (end is not None and end < start):
             raise UsageError(f"{start} to {end} is no range of bytes")
         try:
-            return self.store.read(self.locate(link), start, end)
+            here: Content | None = self.locate(link)
         except NotFound:
-            pass
-        size = self.describe(link)["size"]
+            here = None
+        size = here.size if here is not None else self.describe(link)["size"]
         end = size if end is None else min(end, size)
-        return self.elsewhere.read(link, start, end) if start < end else b""
+        if start >= end:
+            return b""
+        if here is not None:
+            return self.store.read(here, start, end)
+        return self.elsewhere.read(link, start, end)
 
     def open(self, link: Link) -> io.BufferedReader:
         """Return a file object; of a file that is elsewhere only what is read travels."""
