@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from bytestag.errors import BytestagError
+from bytestag.errors import BytestagError, StorageError
 from bytestag.store import caches
 from bytestag.store.copying import hash_path
-from bytestag.store.index import KACHERY, LINK, MEMO, SECOND, Index, ObjectRow, PlaceRow
+from bytestag.store.index import LINK, MEMO, Index, ObjectRow, PlaceRow
 from bytestag.store.objects import Objects
-from bytestag.store.values import MTIME_UNKNOWN, Content, Hashes, Stamp
+from bytestag.store.values import Content, Hashes, Stamp
 
-USED_RESOLUTION_SECONDS = 600  # so that looking does not write each time
-_ORIGINS = {LINK: "link", SECOND: "second", KACHERY: "kachery"}
+USED_RESOLUTION_NS = 600 * 1_000_000_000  # so that looking does not write each time
 
 
 class Believer:
@@ -49,6 +49,21 @@ class Believer:
                 return content
         return self._elsewhere(digest, algorithm)
 
+    def confirm(self, content: Content) -> Content | None:
+        """Return the content again if its file is still what it was; None if it is not."""
+        if content.origin == "object":
+            return self.own(content.sha1)
+        row = self._known(os.fsencode(content.path), MEMO, None)
+        if row is None or row.sha1 != content.sha1:
+            return None
+        return self._content(row, content.origin)
+
+    def holds(self, sha1: bytes) -> ObjectRow | None:
+        """Return the row of an object that is there, without a look at more than its stamp."""
+        row = self._index.object_row(sha1)
+        status = _status(self._objects.path(sha1)) if row else None
+        return row if row and status and row.stamp == Stamp.of(status) else None
+
     def _with_sha1(self, sha1: bytes) -> Content | None:
         return self.own(sha1) or self.link(sha1) or self._elsewhere(sha1, "sha1")
 
@@ -60,10 +75,11 @@ class Believer:
         row = self._index.object_row(sha1)
         if status is None:
             return None
-        now = self._now_ns() // 1_000_000_000
+        now = self._now_ns()
         if row is not None and row.stamp == Stamp.of(status):
-            if is_used and now - row.used >= USED_RESOLUTION_SECONDS:
-                self._index.touch([sha1], now)
+            if is_used and now - row.used >= USED_RESOLUTION_NS:
+                with suppress(StorageError):
+                    self._index.touch([sha1], now)
         else:
             row = self._again(sha1, row, now)
         return None if row is None else self.content_of(row)
@@ -76,11 +92,13 @@ class Believer:
         hashes, stamp = found
         if hashes.sha1 != sha1:
             self._objects.set_aside(sha1)
-            self._index.forget_object(sha1)
+            with suppress(StorageError):
+                self._index.forget_object(sha1)
             return None
         name = row.name if row else ""
         row = ObjectRow(sha1, *stamp, hashes.blake3, hashes.md5, name, now)
-        self._index.put([row])
+        with suppress(StorageError):  # a memo: a full disk does not make content unreadable
+            self._index.put([row])
         return row
 
     def content_of(self, row: ObjectRow) -> Content:
@@ -111,27 +129,28 @@ class Believer:
         now = self._known(row.path, row.kind, row)
         if now is None or now.sha1 != row.sha1:
             if now is None and _status(os.fsdecode(row.path)) is None:
-                self._index.forget_place(row.path)
+                with suppress(StorageError):
+                    self._index.forget_place(row.path)
             return None
         return self._content(now, "link")
 
     # --- Others' ---------------------------------------------------------------------------------
 
     def _elsewhere(self, digest: bytes, algorithm: str) -> Content | None:
-        for path, kind in self._candidates(digest, algorithm):
-            row = self._known(os.fsencode(path), kind, None, wants_md5=algorithm == "md5")
+        for path, origin in self._candidates(digest, algorithm):
+            row = self._known(os.fsencode(path), MEMO, None, wants_md5=algorithm == "md5")
             if row is not None and digest == (row.sha1 if algorithm == "sha1" else row.md5):
-                return self._content(row, _ORIGINS[kind])
+                return self._content(row, origin)
         return None
 
-    def _candidates(self, digest: bytes, algorithm: str) -> Iterator[tuple[str, int]]:
+    def _candidates(self, digest: bytes, algorithm: str) -> Iterator[tuple[str, str]]:
         if algorithm == "sha1":
             for second in self._seconds:
                 path = second.path(digest)
                 if _status(path) is not None:
-                    yield path, SECOND
+                    yield path, "second"
         for path in caches.candidates(self._kachery, digest, algorithm):
-            yield path, KACHERY
+            yield path, "kachery"
 
     def _content(self, row: PlaceRow, origin: str) -> Content:
         path = Path(os.fsdecode(row.path))
@@ -158,7 +177,8 @@ class Believer:
         if kind == LINK and row is not None and row.sha1 != hashes.sha1:
             kind = MEMO  # what the file is now was never offered
         now = PlaceRow(path, *stamp, hashes.sha1, hashes.blake3, hashes.md5, kind)
-        self._index.put(places=[now])
+        with suppress(StorageError):
+            self._index.put(places=[now])
         return now
 
     def hashed(self, path: str | bytes, *, wants_md5: bool = False) -> tuple[Hashes, Stamp] | None:
@@ -168,11 +188,6 @@ class Believer:
         except BytestagError:
             return None
         return hashes, stamp
-
-
-def is_settled(stamp: Stamp) -> bool:
-    """Return whether a stamp may be believed later."""
-    return stamp.mtime_ns != MTIME_UNKNOWN
 
 
 def _status(path: str) -> os.stat_result | None:

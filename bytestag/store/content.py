@@ -21,7 +21,7 @@ from bytestag.store.copying import Tick, no_tick
 from bytestag.store.index import Index, ObjectRow
 from bytestag.store.objects import Objects
 from bytestag.store.reading import open_content, read_content
-from bytestag.store.values import DIGEST_BYTES, MTIME_UNKNOWN, Content, Problem
+from bytestag.store.values import DIGEST_BYTES, INT_MAX, MTIME_UNKNOWN, Content, Problem
 from bytestag.store.writing import Incoming, Writer
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ContentStore:
         self.directory = Path(os.path.abspath(directory))
         self._wall = wall
         self.objects = Objects(self.directory, self.now_ns)
-        self.index = Index(self.directory / "index.sqlite", self._found_rows)
+        self.index = Index(self.directory / "index.sqlite", self.found_rows)
         self.believer = Believer(self.objects, self.index, seconds, kachery, self.now_ns)
         self.writer = Writer(self.objects, self.index, self.believer, self.now_ns)
 
@@ -231,12 +231,12 @@ class ContentStore:
 
     # --- Inside ----------------------------------------------------------------------------------
 
-    def _found_rows(self) -> Iterator[ObjectRow]:
+    def found_rows(self) -> Iterator[ObjectRow]:
         """Yield rows, to be hashed before they are believed, of what lies in the store."""
         with suppress(OSError):
             for sha1, status in self.objects.all():
-                seconds = status.st_mtime_ns // 1_000_000_000
-                yield ObjectRow(sha1, status.st_size, MTIME_UNKNOWN, 0, b"", b"", "", seconds)
+                used = status.st_mtime_ns & INT_MAX
+                yield ObjectRow(sha1, status.st_size, MTIME_UNKNOWN, 0, b"", b"", "", used)
 
 
 def _wants_md5(algorithms: Sequence[str]) -> bool:

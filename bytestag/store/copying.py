@@ -2,7 +2,7 @@
 
 What is hashed are the very buffers that are written, so a file that changes meanwhile cannot get
 the name of what it was. Where the file system can clone a file, the clone is made first and then
-hashed. SHA-1 and BLAKE3 of a large file each have a thread: hashes let go of Python's lock.
+hashed. The SHA-1 of a large file has a thread of its own: hashes let go of Python's lock.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from bytestag.errors import NotFound, NotPermitted, StorageError, UsageError
 from bytestag.hashing import Hasher, blake3, blake3_hasher, md5, md5_hasher, sha1, sha1_hasher
 from bytestag.store.values import Hashes, Stamp
 
-READ_BYTES = 1024 * 1024
-BUFFERS = 4  # one is read, one written, two wait for the slower hash
+READ_BYTES = 512 * 1024  # a buffer stays in the processor's cache while it is hashed
+BUFFERS = 4  # so far may the slower thread be behind
 SMALL_BYTES = 1024 * 1024
 PARALLEL_BYTES_MIN = 4 * 1024 * 1024  # below, starting threads costs more than it gives
 _FICLONE = 0x40049409
@@ -86,6 +86,7 @@ def hash_path(
     """
     fd = open_source(path)
     try:
+        now = now_ns()  # before the read: a write within it could leave the same time
         before = Stamp.of(os.fstat(fd))
         hashes = hash_file(fd, wants_md5=wants_md5, tick=tick)
         after = Stamp.of(os.fstat(fd))
@@ -97,7 +98,7 @@ def hash_path(
         raise StorageError(
             f"{os.fsdecode(path)!r} changed while it was read", hint="run it again when it rests"
         )
-    return hashes, after.settled(now_ns())
+    return hashes, after.settled(now)
 
 
 # --- Inside --------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def _clone(source: int, target: int) -> bool:
 def _stream(source: int, target: int | None, wants_md5: bool, tick: Tick) -> Hashes:
     os.lseek(source, 0, os.SEEK_SET)
     hashers = [sha1_hasher(), blake3_hasher(), *([md5_hasher()] if wants_md5 else [])]
-    if os.fstat(source).st_size < PARALLEL_BYTES_MIN:
+    if os.fstat(source).st_size < PARALLEL_BYTES_MIN or _processors() == 1:
         size = _one_by_one(source, target, hashers, tick)
     else:
         size = _side_by_side(source, target, hashers, tick)
@@ -125,45 +126,52 @@ def _stream(source: int, target: int | None, wants_md5: bool, tick: Tick) -> Has
 
 
 def _one_by_one(source: int, target: int | None, hashers: list[Hasher], tick: Tick) -> int:
+    buffer = memoryview(bytearray(READ_BYTES))
     size = 0
-    while block := os.read(source, READ_BYTES):
+    while filled := os.readv(source, [buffer]):
+        block = buffer[:filled]
         for hasher in hashers:
             hasher.update(block)
         if target is not None:
-            _write(target, memoryview(block))
-        size += len(block)
-        tick(len(block))
+            _write(target, block)
+        size += filled
+        tick(filled)
     return size
 
 
 def _side_by_side(source: int, target: int | None, hashers: list[Hasher], tick: Tick) -> int:
+    """Let another thread do the first hash, the slowest, while this one does all else."""
     from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms that small files never pay
 
-    pools = [ThreadPoolExecutor(1) for _ in hashers]  # one thread each keeps the order
+    first, *others = hashers
     buffers = [memoryview(bytearray(READ_BYTES)) for _ in range(BUFFERS)]
-    waiting: list[list[Future[object]]] = [[] for _ in buffers]
+    waiting: list[Future[object] | None] = [None for _ in buffers]
     size = turn = 0
-    try:
+    with ThreadPoolExecutor(1) as pool:
         while True:
-            for future in waiting[turn]:
-                future.result()
+            hashed = waiting[turn]
+            if hashed is not None:
+                hashed.result()
             filled = os.readv(source, [buffers[turn]])
             if not filled:
                 break
             block = buffers[turn][:filled]
-            waiting[turn] = [
-                pool.submit(hasher.update, block)
-                for pool, hasher in zip(pools, hashers, strict=True)
-            ]
+            waiting[turn] = pool.submit(first.update, block)
             if target is not None:
                 _write(target, block)
+            for hasher in others:
+                hasher.update(block)
             size += filled
             tick(filled)
             turn = (turn + 1) % BUFFERS
-    finally:
-        for pool in pools:
-            pool.shutdown(wait=True)
     return size
+
+
+def _processors() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 def _write(target: int, block: memoryview) -> None:

@@ -3,29 +3,21 @@
 It remembers stamps and hashes, so that nothing is read twice, and holds what only the user knows:
 which of his own files are offered by link, and what is pinned. The standard library's ``sqlite3``
 is used as it is, because commands must start in 150 ms and SQLAlchemy alone takes longer to import.
-
-A torn index is moved aside and begun anew. Where the directory cannot be written to, the memo lives
-in memory. A process that was forked opens the file again: a connection must not be used by two.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from bytestag.errors import NoSpace, StorageError
+from bytestag.store.index_file import IndexFile
 from bytestag.store.values import Stamp
 
-VERSION = 1
-BUSY_SECONDS = 30.0
-MEMO, LINK, SECOND, KACHERY = range(4)
-"""Why a place is remembered. Only links are offered as content by what the index says."""
+MEMO, LINK = range(2)
+"""Why a place is remembered. Links are offered as content; of memos only the hash is of use."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -50,6 +42,7 @@ _PUT_OBJECT = f"""INSERT INTO objects ({_OBJECT}) VALUES (?,?,?,?,?,?,?,?)
     inode = excluded.inode, blake3 = excluded.blake3, used = max(used, excluded.used),
     md5 = CASE excluded.md5 WHEN x'' THEN md5 ELSE excluded.md5 END,
     name = CASE excluded.name WHEN '' THEN name ELSE excluded.name END"""  # noqa: S608
+_PUT_MISSING = f"INSERT OR IGNORE INTO objects ({_OBJECT}) VALUES (?,?,?,?,?,?,?,?)"  # noqa: S608
 _PUT_PLACE = f"""INSERT INTO places ({_PLACE}) VALUES (?,?,?,?,?,?,?,?)
     ON CONFLICT (path) DO UPDATE SET
     md5 = CASE WHEN excluded.md5 = x'' AND sha1 = excluded.sha1 THEN md5 ELSE excluded.md5 END,
@@ -57,7 +50,6 @@ _PUT_PLACE = f"""INSERT INTO places ({_PLACE}) VALUES (?,?,?,?,?,?,?,?)
     mtime_ns = excluded.mtime_ns, inode = excluded.inode, sha1 = excluded.sha1,
     blake3 = excluded.blake3"""  # noqa: S608
 
-_T = TypeVar("_T")
 _Rows = list[tuple[Any, ...]]
 
 
@@ -72,7 +64,7 @@ class ObjectRow(NamedTuple):
     md5: bytes
     name: str
     used: int
-    """Seconds since 1970 when it was last asked for or stored."""
+    """Nanoseconds since 1970 when it was last asked for or stored."""
 
     @property
     def stamp(self) -> Stamp:
@@ -101,12 +93,24 @@ class Index:
 
     def __init__(self, path: Path, on_begun: Callable[[], Iterable[ObjectRow]]) -> None:
         """``on_begun`` yields the rows of a new index: what lies in the store already."""
-        self._path = path
         self._on_begun = on_begun
-        self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-        self._inherited: sqlite3.Connection | None = None
-        _indexes.add(self)
+        self._file = IndexFile(path, self._make)
+
+    def close(self) -> None:
+        """Close the file; it is opened again when needed."""
+        self._file.close()
+
+    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Hold a transaction that writes: no other process writes meanwhile."""
+        return self._file.writing()
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            connection.execute(statement)
+        connection.executemany(_PUT_MISSING, self._on_begun())
+
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> _Rows:
+        return self._file.run(lambda connection: connection.execute(query, values).fetchall())
 
     # --- Objects ---------------------------------------------------------------------------------
 
@@ -133,9 +137,16 @@ class Index:
     def put(self, objects: Iterable[ObjectRow] = (), places: Iterable[PlaceRow] = ()) -> None:
         """Write rows in one transaction."""
         object_rows, place_rows = list(objects), list(places)
+        if any(row.kind == LINK for row in place_rows):
+            self._file.check_lasts()
         with self.writing() as connection:
             connection.executemany(_PUT_OBJECT, object_rows)
             connection.executemany(_PUT_PLACE, place_rows)
+
+    def put_missing(self, objects: Iterable[ObjectRow]) -> None:
+        """Write the rows of objects that have none."""
+        with self.writing() as connection:
+            connection.executemany(_PUT_MISSING, objects)
 
     def touch(self, sha1s: Iterable[bytes], now: int) -> list[bytes]:
         """Say that objects were used; return those that are not there any more."""
@@ -202,139 +213,9 @@ class Index:
 
     def set_pin(self, sha1: bytes, *, is_pinned: bool) -> None:
         """Pin a content or not."""
+        self._file.check_lasts()
         with self.writing() as connection:
             if is_pinned:
                 connection.execute("INSERT OR IGNORE INTO pins VALUES (?)", (sha1,))
             else:
                 connection.execute("DELETE FROM pins WHERE sha1 = ?", (sha1,))
-
-    # --- Inside ----------------------------------------------------------------------------------
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """Hold a transaction that writes: no other process writes meanwhile."""
-        with self._lock:
-            connection = self._retried(_begin)
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                _roll_back(connection)
-                raise _translated(error, self._path) from error
-            except BaseException:
-                _roll_back(connection)
-                raise
-
-    def _rows(self, query: str, values: tuple[object, ...] = ()) -> _Rows:
-        with self._lock:
-            return self._retried(lambda connection: connection.execute(query, values).fetchall())
-
-    def _retried(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Do something with the connection; if the file is torn, begin it anew and do it again."""
-        try:
-            return work(self._connected())
-        except sqlite3.DatabaseError as error:
-            if not _is_torn(error):
-                raise _translated(error, self._path) from error
-        self._begin_anew()
-        try:
-            return work(self._connected())
-        except sqlite3.Error as error:
-            raise _translated(error, self._path) from error
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            try:
-                self._connection = self._open(os.fspath(self._path))
-            except sqlite3.OperationalError as error:
-                if _primary(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                    raise
-                self._connection = self._open(":memory:")
-        return self._connection
-
-    def _open(self, name: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute("PRAGMA synchronous = NORMAL")
-            if version > VERSION:
-                raise StorageError(f"{name!r} was written by a later version of bytestag")
-            if version < VERSION:
-                self._make(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _make(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")  # where it cannot be, as it was
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in filter(str.strip, _SCHEMA.split(";")):
-            connection.execute(statement)
-        rows = list(self._on_begun())
-        connection.executemany(
-            f"INSERT OR IGNORE INTO objects ({_OBJECT}) VALUES (?,?,?,?,?,?,?,?)",  # noqa: S608
-            rows,
-        )
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-
-    def _begin_anew(self) -> None:
-        self.close()
-        for suffix in ("", "-wal", "-shm"):
-            path = os.fspath(self._path) + suffix
-            with suppress(OSError):
-                os.replace(path, os.fspath(self._path) + ".torn" + suffix)
-
-    def close(self) -> None:
-        """Close the file; it is opened again when needed."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                with closing(connection), suppress(sqlite3.Error):
-                    connection.execute("PRAGMA optimize")
-
-    def forked(self) -> None:
-        """Be a child process: leave what the parent uses alone."""
-        self._lock = threading.RLock()
-        # Never closed: that would end the parent's locks.
-        self._inherited, self._connection = self._connection, None
-
-
-_indexes: weakref.WeakSet[Index] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for index in list(_indexes):
-        index.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _begin(connection: sqlite3.Connection) -> sqlite3.Connection:
-    connection.execute("BEGIN IMMEDIATE")
-    return connection
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-
-
-def _primary(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _is_torn(error: sqlite3.Error) -> bool:
-    return _primary(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _translated(error: sqlite3.Error, path: Path) -> StorageError:
-    if _primary(error) == sqlite3.SQLITE_FULL:
-        return NoSpace(f"no space left for {str(path)!r}", hint="free some space, run it again")
-    return StorageError(f"the index {str(path)!r} failed: {error}")

@@ -66,7 +66,6 @@ def verify(
         links = (link for sha1 in wanted for link in store.index.links(sha1))
     for link in links:
         path = os.fsdecode(link.path)
-        store.index.put(places=[link._replace(mtime_ns=-1)])  # so that it is hashed
         content = store.believer.still(link._replace(mtime_ns=-1))
         if content is None:
             problems.append(Problem(link.sha1, Path(path), "the linked file changed or is gone"))
@@ -105,7 +104,7 @@ def _verify_object(
         place = store.objects.set_aside(sha1)
         store.index.forget_object(sha1)
         return Problem(sha1, place or Path(path), "the object was damaged")
-    used = row.used if row else store.now_ns() // 1_000_000_000
+    used = row.used if row else store.now_ns()
     name = row.name if row else ""
     row = ObjectRow(sha1, *stamp, hashes.blake3, hashes.md5, name, used)
     store.index.put([row])
@@ -126,10 +125,11 @@ def collect(
                 path.unlink()
     if bytes_max is None and unused_seconds is None:
         return []
+    store.index.put_missing(store.found_rows())
     kept = protected(store)
     rows = sorted(store.index.objects(), key=lambda row: (row.used, row.sha1))
     used_bytes = sum(row.size for row in rows)
-    limit = store.now_ns() / 1e9 - (unused_seconds or 0)
+    limit = store.now_ns() - int((unused_seconds or 0) * 1e9)
     removed = []
     for row in rows:
         is_old = unused_seconds is not None and row.used <= limit

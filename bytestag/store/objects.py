@@ -22,19 +22,19 @@ from pathlib import Path
 
 from bytestag import basedir
 from bytestag.errors import NoSpace, StorageError
+from bytestag.store.index_file import HINT
 from bytestag.store.values import RACY_COARSE_NS, Stamp
 
 SYNC_BYTES_MIN = 1024 * 1024
 TEMPORARY_SECONDS_MAX = 86_400
 _HEX = 40
-_HINT = "give the store another place with BYTESTAG_STORE_DIR"
 
 
 def write_error(error: OSError, path: Path) -> StorageError:
     """Return the error of ours for one of the operating system's."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return NoSpace(f"no space left in the store {str(path)!r}", hint="free some, or `gc`")
-    return StorageError(f"cannot write to the store {str(path)!r}: {error.strerror}", hint=_HINT)
+    return StorageError(f"cannot write to the store {str(path)!r}: {error.strerror}", hint=HINT)
 
 
 class Objects:
@@ -44,8 +44,6 @@ class Objects:
         self.directory = directory
         self._now_ns = now_ns
         self._root = os.fspath(directory)
-        self._made: set[str] = set()
-        self._umask: int | None = None
 
     def path(self, sha1: bytes) -> str:
         """Return where an object lies, or would."""
@@ -54,25 +52,28 @@ class Objects:
 
     def make(self) -> None:
         """Make the directories. Raises StorageError."""
-        if self._made:
-            return
         try:
             basedir.ensure(self.directory)
             for name in ("objects", "tmp", "bad"):
                 with suppress(FileExistsError):
                     os.mkdir(os.path.join(self._root, name), 0o777)
         except StorageError as error:
-            raise StorageError(error.message, hint=_HINT) from error
+            raise StorageError(error.message, hint=HINT) from error
         except OSError as error:
             raise write_error(error, self.directory) from error
-        self._made.add("")
 
     def temporary(self, mode: int = 0o444) -> tuple[str, int]:
         """Make an empty file on its way; return its path and a descriptor to write to it."""
-        self.make()
         path = os.path.join(self._root, "tmp", f"{os.getpid()}-{secrets.token_hex(8)}")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            return path, os.open(path, flags, mode)
+        except FileNotFoundError:
+            self.make()
+        except OSError as error:
+            raise write_error(error, self.directory) from error
+        try:
+            return path, os.open(path, flags, mode)
         except OSError as error:
             raise write_error(error, self.directory) from error
 
@@ -87,14 +88,14 @@ class Objects:
     def adopt(self, temporary: str, sha1: bytes, *, sync: bool) -> str:
         """Give a file on its way its name, whatever lay there; return the path. Raises OSError."""
         path = self.path(sha1)
-        parent = os.path.dirname(path)
-        if parent not in self._made:
+        try:
+            os.rename(temporary, path)
+        except FileNotFoundError:
             with suppress(FileExistsError):
-                os.mkdir(parent)
-            self._made.add(parent)
-        os.rename(temporary, path)
+                os.mkdir(os.path.dirname(path))
+            os.rename(temporary, path)
         if sync:
-            self.sync_directory(parent)
+            self.sync_directory(os.path.dirname(path))
         return path
 
     def sync_directory(self, path: str) -> None:

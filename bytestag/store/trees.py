@@ -13,12 +13,14 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bytestag.errors import FormatError, NotFound, UsageError
+from bytestag.errors import FormatError, NotFound, StorageError, UsageError
 from bytestag.models import safe_names
 from bytestag.models.directory import DEPTH_MAX, DirectoryManifest, FileEntry
+from bytestag.store.belief import USED_RESOLUTION_NS
 from bytestag.store.copying import Tick, source_error
 from bytestag.store.index import LINK, ObjectRow, PlaceRow
 from bytestag.store.values import Content, Stamp
@@ -58,6 +60,10 @@ def add_tree(
         raise UsageError(
             f"{root!r} cannot be stored: {error.message}", hint="rename it, or store less at once"
         ) from error
+    except BaseException:
+        with suppress(StorageError, OSError):  # what was stored need not be stored again
+            adder.flush()
+        raise
     adder.flush()
     name = os.path.basename(root)
     return manifest, store.add_bytes(manifest.to_bytes(), name=name)
@@ -207,7 +213,7 @@ class _Adder:
         used, self._used = self._used, {}
         self._objects, self._places, self._waiting_bytes = [], [], 0
         if used:
-            now = self._store.now_ns() // 1_000_000_000
+            now = self._store.now_ns()
             for sha1 in self._store.index.touch(used, now):  # collected meanwhile
                 self._store.add_file(used[sha1])
 
@@ -226,10 +232,12 @@ class _Adder:
             if row.kind != LINK:
                 return None
         else:
-            if self._store.believer.own(row.sha1, is_used=False) is None:
+            held = self._store.believer.holds(row.sha1)
+            if held is None:
                 return None
-            self._used[row.sha1] = place
-            self._flush_some(0)
+            if self._store.now_ns() - held.used >= USED_RESOLUTION_NS:
+                self._used[row.sha1] = place
+                self._flush_some(0)
         return FileEntry(row.sha1, row.size)
 
     def _absent(self, place: str, md5: bytes) -> FileEntry:

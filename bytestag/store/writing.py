@@ -63,7 +63,7 @@ class Writer:
                 return None
         except OSError:
             return None
-        now = self._now_ns() // 1_000_000_000
+        now = self._now_ns()
         self._index.touch([row.sha1], now)  # first, so that a collector sees it
         return self._believer.own(row.sha1)
 
@@ -73,6 +73,7 @@ class Writer:
         """Make an object of a file; return the rows to be written."""
         source = open_source(place)
         try:
+            now = self._now_ns()
             before = os.fstat(source)
             if use_hard_links:
                 rows = self._hard_linked(source, place, wants_md5, tick)
@@ -93,7 +94,7 @@ class Writer:
             os.close(source)
         memo = None
         if Stamp.of(before) == after and hashes.size == after.size:
-            memo = _place(place, after.settled(self._now_ns()), hashes, MEMO)
+            memo = _place(place, after.settled(now), hashes, MEMO)
         return self._row(hashes, stamp, os.path.basename(place)), memo
 
     def buffer(self, buffer: bytes, name: str, *, wants_md5: bool) -> Content:
@@ -206,8 +207,9 @@ class Writer:
         except OSError:
             return None
         try:
+            now = self._now_ns()
             hashes = hash_file(source, wants_md5=wants_md5, tick=tick)
-            stamp = Stamp.of(os.fstat(source)).settled(self._now_ns())
+            stamp = Stamp.of(os.fstat(source)).settled(now)
             present = self._present(hashes.sha1)
             if present is None:
                 self._objects.adopt(temporary, hashes.sha1, sync=True)
@@ -224,7 +226,7 @@ class Writer:
         row = self._index.object_row(sha1)
         if row is None:
             return None
-        now = self._now_ns() // 1_000_000_000
+        now = self._now_ns()
         if self._index.touch([sha1], now):
             return None
         try:
@@ -234,7 +236,7 @@ class Writer:
         return stamp if stamp == row.stamp else None
 
     def _row(self, hashes: Hashes, stamp: Stamp, name: str) -> ObjectRow:
-        now = self._now_ns() // 1_000_000_000
+        now = self._now_ns()
         text = name.encode("utf-8", "replace").decode("utf-8")
         return ObjectRow(hashes.sha1, *stamp, hashes.blake3, hashes.md5, text, now)
 
