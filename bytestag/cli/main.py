@@ -41,6 +41,7 @@ COMMANDS = {
     "down": "Stop the node in the background.",
     "service": "Have systemd run the node for you.",
     "doctor": "Look for what is wrong here, and say how to mend it.",
+    "health": "Say by the exit code whether the running node serves.",
     "completion": "Print what a shell needs to complete our commands.",
     "man": "Print the manual page.",
     "demo": "Show, on this machine alone, that a share outlives its owner.",
