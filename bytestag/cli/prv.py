@@ -45,8 +45,8 @@ def prv(output: Output, path: Path, out: Path | None, **values: Any) -> int:
     if len(hints) > HINTS_READ_MAX:
         raise UsageError(f"a .prv has at most {HINTS_READ_MAX} addresses")
     source = absolute_path(path)
-    if not source.exists():
-        raise UsageError(f"{str(source)!r} does not exist")
+    if not source.is_file() and not source.is_dir():
+        raise UsageError(f"there is no file or directory {str(source)!r}")
     dest = absolute_path(out) if out is not None else None
     if dest is not None and not values["force"]:
         _check_free(dest)

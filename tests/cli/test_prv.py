@@ -17,6 +17,7 @@ from bytestag.cli.pointers import Check, is_pointer
 from bytestag.errors import Corrupt
 from bytestag.hashing import blake3, sha1
 from bytestag.models.prv import PrvDirectory, PrvFile, read_prv
+from tests.cli.test_processes import documented_keys
 
 VALUE = b"a" * 1500
 
@@ -238,3 +239,9 @@ def test_a_prvdir_of_which_some_is_nowhere_is_partly_done(programs, source, tmp_
     code, lines, notes = programs.run(home, "find", pointer, *known)
     assert code == 7, notes
     assert lines[1] == "0 holders, 0 publishers  gone"
+    found = json.loads(programs.run(home, "find", pointer, "--json", *known)[1][0])
+    assert found.keys() == documented_keys()["find directory"]
+    assert [(one["path"], one["found"] is None) for one in found["files"]] == [
+        ("a.txt", False),
+        ("gone", True),
+    ]

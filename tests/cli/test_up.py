@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bytestag.cli.main import program
+from tests.cli.test_processes import documented_keys
 
 NODE = ("--host", "127.0.0.1", "--cache-size", "16MiB")
 
@@ -38,6 +39,7 @@ def test_up_starts_a_node_once_and_down_ends_it(programs, ended):
     code, again, _ = programs.run("one", "up", "--json")
     answer = json.loads(again[0])
     assert (code, answer["was_running"], answer["address"]) == (0, True, lines[0])
+    assert answer.keys() == documented_keys()["up"]
     assert answer["pid"] == int((state / "node.pid").read_text().split()[0])
     code, down, _ = programs.run("one", "down", "--json")
     assert (code, json.loads(down[0])) == (0, {"was_running": True, "pid": answer["pid"]})
