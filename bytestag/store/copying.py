@@ -29,8 +29,8 @@ def no_tick(_bytes: int) -> None:
     """Say nothing of the bytes read."""
 
 
-def open_source(path: str | bytes | os.PathLike[str]) -> int:
-    """Open a regular file for reading; where a pipe lies, do not wait for a writer.
+def open_source(path: str | bytes | os.PathLike[str]) -> tuple[int, os.stat_result]:
+    """Open a regular file for reading, and look at it; where a pipe lies, do not wait for a writer.
 
     Raises NotFound, NotPermitted, UsageError (no regular file) or StorageError.
     """
@@ -41,10 +41,11 @@ def open_source(path: str | bytes | os.PathLike[str]) -> int:
         raise NotFound(f"there is no file {name!r}") from error
     except OSError as error:
         raise source_error(error, name) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise UsageError(f"{name!r} is not a regular file")
-    return fd
+    return fd, status
 
 
 def source_error(error: OSError, name: str) -> StorageError | NotPermitted | UsageError:
@@ -84,10 +85,10 @@ def hash_path(
 
     Raises what ``open_source`` raises, and StorageError if it changed meanwhile.
     """
-    fd = open_source(path)
+    now = now_ns()  # before the read: a write within it could leave the same time
+    fd, status = open_source(path)
     try:
-        now = now_ns()  # before the read: a write within it could leave the same time
-        before = Stamp.of(os.fstat(fd))
+        before = Stamp.of(status)
         hashes = hash_file(fd, wants_md5=wants_md5, tick=tick)
         after = Stamp.of(os.fstat(fd))
     except OSError as error:

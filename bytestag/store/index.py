@@ -176,6 +176,11 @@ class Index:
         rows = self._rows(query, (path,))
         return PlaceRow(*rows[0]) if rows else None
 
+    def knows_of(self, directory: bytes) -> bool:
+        """Return whether any file in a directory, or below it, is known."""
+        query = "SELECT 1 FROM places WHERE path > ? AND path < ? LIMIT 1"
+        return bool(self._rows(query, (directory + b"/", directory + b"0")))  # "0" follows "/"
+
     def links(self, sha1: bytes) -> list[PlaceRow]:
         """Return the user's files that have this content."""
         query = f"SELECT {_PLACE} FROM places WHERE sha1 = ? AND kind = 1 ORDER BY path"  # noqa: S608

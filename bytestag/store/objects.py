@@ -3,7 +3,7 @@
 ::
 
     objects/aa/HEX    an object, mode 0444, named by its SHA-1
-    tmp/PID-RANDOM    a file on its way
+    tmp/PID-RANDOM-N  a file on its way
     bad/HEX-RANDOM    an object whose bytes were found wrong
 
 A file gets its name by one rename when all its bytes are written and hashed, so whatever kills a
@@ -14,6 +14,7 @@ little, so that any later write shows, however soon it comes.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -44,6 +45,8 @@ class Objects:
         self.directory = directory
         self._now_ns = now_ns
         self._root = os.fspath(directory)
+        self._names = itertools.count()
+        self._own = secrets.token_hex(8)
 
     def path(self, sha1: bytes) -> str:
         """Return where an object lies, or would."""
@@ -64,7 +67,8 @@ class Objects:
 
     def temporary(self, mode: int = 0o444) -> tuple[str, int]:
         """Make an empty file on its way; return its path and a descriptor to write to it."""
-        path = os.path.join(self._root, "tmp", f"{os.getpid()}-{secrets.token_hex(8)}")
+        name = f"{os.getpid()}-{self._own}-{next(self._names)}"  # the process first: it may fork
+        path = f"{self._root}/tmp/{name}"  # noqa: S108
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             return path, os.open(path, flags, mode)

@@ -88,6 +88,9 @@ def _open(store: ContentStore, content: Content) -> Watched:
             content = store.find(content.sha1)
             continue
         try:
+            row = store.index.object_row(content.sha1) if content.origin == "object" else None
+            if row is not None and row.stamp == file.stamp:
+                return file
             content = store.believer.confirm(content) or store.find(content.sha1)
             if content.path == path and _is_same(path, file.stamp):
                 return file

@@ -184,6 +184,9 @@ class _Adder:
         self._places: list[PlaceRow] = []
         self._used: dict[bytes, str] = {}
         self._waiting_bytes = 0
+        self._parent = ""
+        self._is_met = True
+        """Whether anything in the directory at hand was stored before."""
 
     def entry(self, place: str, status: os.stat_result | None, md5: bytes) -> FileEntry:
         """Store a file; return its entry."""
@@ -225,7 +228,10 @@ class _Adder:
 
     def _known(self, place: str, status: os.stat_result) -> FileEntry | None:
         """Return the entry of a file that is as it was when it was stored."""
-        row = self._store.index.place(os.fsencode(place))
+        parent = os.path.dirname(place)
+        if parent != self._parent:
+            self._parent, self._is_met = parent, self._store.index.knows_of(os.fsencode(parent))
+        row = self._store.index.place(os.fsencode(place)) if self._is_met else None
         if row is None or row.stamp != Stamp.of(status):
             return None
         if self._is_linked:

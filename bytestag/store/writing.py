@@ -71,17 +71,16 @@ class Writer:
         self, place: str, wants_md5: bool, use_hard_links: bool, tick: Tick, *, sync: bool | None
     ) -> _Rows:
         """Make an object of a file; return the rows to be written."""
-        source = open_source(place)
+        now = self._now_ns()
+        source, before = open_source(place)
         try:
-            now = self._now_ns()
-            before = os.fstat(source)
             if use_hard_links:
                 rows = self._hard_linked(source, place, wants_md5, tick)
                 if rows is not None:
                     return rows
             if before.st_size <= SMALL_BYTES:
                 try:
-                    buffer = _read_all(source)
+                    buffer = _read_all(source, before.st_size)
                 except OSError as error:
                     raise source_error(error, place) from error
                 hashes = hash_bytes(buffer, wants_md5=wants_md5)
@@ -132,9 +131,9 @@ class Writer:
 
     def adopt(self, incoming: Incoming) -> Content:
         """Make an object of a filled file. Raises Corrupt."""
-        source = open_source(incoming.path)
+        source, status = open_source(incoming.path)
         try:
-            if os.fstat(source).st_nlink != 1:
+            if status.st_nlink != 1:
                 raise UsageError("the file that came has another name as well")
             hashes = hash_file(source)
             if hashes.sha1 != incoming.sha1 or incoming.size not in (None, hashes.size):
@@ -223,14 +222,14 @@ class Writer:
 
     def _present(self, sha1: bytes) -> Stamp | None:
         """Return the stamp of an object that is there, and say that it is used."""
-        row = self._index.object_row(sha1)
-        if row is None:
+        path = self._objects.path(sha1)
+        if not os.path.exists(path):
             return None
-        now = self._now_ns()
-        if self._index.touch([sha1], now):
+        row = self._index.object_row(sha1)
+        if row is None or self._index.touch([sha1], self._now_ns()):
             return None
         try:
-            stamp = Stamp.of(os.stat(self._objects.path(sha1)))
+            stamp = Stamp.of(os.stat(path))
         except OSError:
             return None
         return stamp if stamp == row.stamp else None
@@ -266,12 +265,12 @@ def _place(path: str, stamp: Stamp, hashes: Hashes, kind: int) -> PlaceRow:
     return PlaceRow(os.fsencode(path), *stamp, hashes.sha1, hashes.blake3, hashes.md5, kind)
 
 
-def _read_all(source: int) -> bytes:
-    """Read a file to its end; mostly one read and one more that finds the end."""
-    pieces = []
-    while piece := os.read(source, SMALL_BYTES + 1):
-        pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def _read_all(source: int, size: int) -> bytes:
+    """Read a file to its end: at once, if it has the size that it had."""
+    buffer = os.read(source, size + 1)
+    while len(buffer) != size and (piece := os.read(source, SMALL_BYTES)):
+        buffer += piece
+    return buffer
 
 
 def _discard(path: str) -> None:
