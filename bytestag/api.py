@@ -105,7 +105,7 @@ def close() -> None:
 
 
 def store_file(
-    path: Name, *, name: str | None = None, algorithm: str = "sha1", progress: Progress = False
+    path: Name, basename: str | None = None, *, algorithm: str = "sha1", progress: Progress = False
 ) -> str:
     """Copy a file into the store; return its URI, ``sha1://H/name`` (or ``md5://H/name``)."""
     with _report(progress, _size_of(path)) as report:
@@ -115,10 +115,10 @@ def store_file(
             use_hard_links=get_config().use_hard_links,
             tick=_ticks(report, _size_of(path)),
         )
-    return uri_of(content, name or Path(path).name, algorithm)
+    return uri_of(content, basename or Path(path).name, algorithm)
 
 
-def link_file(path: Name, *, name: str | None = None, algorithm: str = "sha1") -> str:
+def link_file(path: Name, basename: str | None = None, *, algorithm: str = "sha1") -> str:
     """Have the store know a file where it is, without a copy; return its URI.
 
     A file that changes or goes is not served under its old name any more.
@@ -126,30 +126,30 @@ def link_file(path: Name, *, name: str | None = None, algorithm: str = "sha1") -
     content = library().store.add_file(
         Path(path), algorithms=_algorithms(algorithm), is_linked=True
     )
-    return uri_of(content, name or Path(path).name, algorithm)
+    return uri_of(content, basename or Path(path).name, algorithm)
 
 
-def store_bytes(data: bytes, *, name: str = "file.dat", algorithm: str = "sha1") -> str:
+def store_bytes(data: bytes, basename: str = "file.dat", *, algorithm: str = "sha1") -> str:
     """Store bytes; return their URI."""
-    content = library().store.add_bytes(data, name=name, algorithms=_algorithms(algorithm))
-    return uri_of(content, name, algorithm)
+    content = library().store.add_bytes(data, name=basename, algorithms=_algorithms(algorithm))
+    return uri_of(content, basename, algorithm)
 
 
-def store_text(text: str, *, name: str = "file.txt", algorithm: str = "sha1") -> str:
+def store_text(text: str, basename: str = "file.txt", *, algorithm: str = "sha1") -> str:
     """Store text as UTF-8; return its URI."""
-    return store_bytes(text.encode("utf-8"), name=name, algorithm=algorithm)
+    return store_bytes(text.encode("utf-8"), basename, algorithm=algorithm)
 
 
-def store_object(value: Any, *, name: str = "object.json", indent: int | None = None) -> str:
+def store_object(value: Any, basename: str = "file.json", *, indent: int | None = None) -> str:
     """Store a value as JSON, as kachery wrote it; return its URI. Raises UsageError."""
     try:
         text = json.dumps(value, indent=indent, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError(f"not JSON: {error}", hint="store arrays with store_npy") from error
-    return store_text(text, name=name)
+    return store_text(text, basename)
 
 
-def store_npy(array: Any, *, name: str = "array.npy") -> str:
+def store_npy(array: Any, basename: str = "file.npy") -> str:
     """Store a numpy array in the NPY format, without pickle; return its URI."""
     import numpy as np
 
@@ -158,7 +158,7 @@ def store_npy(array: Any, *, name: str = "array.npy") -> str:
         np.save(buffer, array, allow_pickle=False)
     except ValueError as error:
         raise UsageError(f"the array cannot be stored: {error}", hint="objects are not") from error
-    return store_bytes(buffer.getvalue(), name=name)
+    return store_bytes(buffer.getvalue(), basename)
 
 
 def store_dir(

@@ -271,6 +271,15 @@ class Sharing:
         watcher = ShareWatcher(stored, self._runtime, self._provide_stored)
         self._watching_store = self._parent.create_task(watcher.run())
 
+    async def scan_store(self) -> int:
+        """Look for what came into the store; return how many objects were hashed."""
+        stored = self._stores.stored
+        if stored is None:
+            return 0
+        result = await self._runtime.offload(stored.scan)
+        await self._provide_stored(result)
+        return result.hashed
+
     async def _provide_stored(self, result: ScanResult) -> None:
         if result.hashed and len(self._protocol.router):
             await self.provide()

@@ -52,6 +52,7 @@ def load(output: Output, link: str, dest: Path | None, dry_run: bool, **values: 
         else:
             path = library.load(parsed, target, report)
     output.end_progress()
+    path = dest or path  # as it was written
     if output.is_json:
         output.json({"type": "result", "link": str(parsed), "path": str(path), **_brief(found)})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,10 @@ def info(output: Output, name: str, **values: Any) -> int:
             described = {"link": str(found), **library.describe(found)}
         else:
             described = _of_path(library, found)
-    output.json(described)
+    if output.is_json:
+        output.json(described)
+    else:
+        output.answer(json.dumps(described, indent=4))
     return 0
 
 

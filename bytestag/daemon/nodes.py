@@ -26,8 +26,6 @@ from bytestag.daemon.settings import ANY_HOST, NodeSettings, client_host, networ
 from bytestag.dht.network import resolve
 from bytestag.errors import BytestagError, StorageError, Unreachable, UsageError
 from bytestag.events.runtime import Runtime
-from bytestag.tables.aggregated import AggregatedKVPTable
-from bytestag.tables.built_in import BuiltInTable
 from bytestag.tables.stores import memory_stores, open_stores
 from bytestag.uri import Link
 
@@ -81,9 +79,6 @@ async def open_node(
             runtime.wall,
             serves_store=is_donor and settings.serves_store,
         )
-        if is_donor:
-            tables = [BuiltInTable()] if stores.shared is None else [stores.shared, BuiltInTable()]
-            stores.table = AggregatedKVPTable(stores.cache, tables)
         async with Client(identity, stores, options, node_config, runtime) as client:
             yield client
 

@@ -5,6 +5,7 @@ GET     /v1/status    how the node is
 GET     /v1/shares    what it shares
 POST    /v1/shares    share a path: JSON Lines, as ``share --json`` prints them
 DELETE  /v1/shares    share a path no longer
+POST    /v1/stored    serve what came into the content store
 POST    /v1/fetch     fetch a link: JSON Lines, as ``fetch --json`` prints them
 GET     /v1/find      who holds what a link names
 GET     /v1/info      whether a link names a file or a directory, its size and hashes
@@ -98,6 +99,7 @@ class ControlDoor:
                 web.get("/v1/shares", self._list_shares),
                 web.post("/v1/shares", self._share),
                 web.delete("/v1/shares", self._unshare),
+                web.post("/v1/stored", self._look_into_store),
                 web.post("/v1/fetch", self._fetch),
                 web.get("/v1/find", self._find),
                 web.get("/v1/info", self._info),
@@ -223,6 +225,9 @@ class ControlDoor:
     async def _unshare(self, request: web.Request) -> web.StreamResponse:
         path = absolute_path(dict(request.query), "path")
         return web.json_response({"path": str(path), "was_shared": await self._shares.remove(path)})
+
+    async def _look_into_store(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response({"hashed": await self._client.sharing.scan_store()})
 
     async def _fetch(self, request: web.Request) -> web.StreamResponse:
         body = await body_of(request)

@@ -9,6 +9,7 @@ from pathlib import Path
 from bytestag.keys import KeyBytes
 from bytestag.tables.aggregated import AggregatedKVPTable
 from bytestag.tables.base import KVPTable
+from bytestag.tables.built_in import BuiltInTable
 from bytestag.tables.database import DatabaseKVPTable
 from bytestag.tables.database_engine import Database
 from bytestag.tables.due import DueTable
@@ -71,10 +72,13 @@ def open_stores(
         raise
     shared = SharedFilesKVPTable(database, wall)
     stored = SharedFilesKVPTable(state_directory / "stored.db", wall) if serves_store else None
+    served: list[KVPTable] = [shared, BuiltInTable()]
+    if stored is not None:
+        served.append(stored)
     return Stores(
         table,
         shared,
-        AggregatedKVPTable(table, [shared, stored] if stored is not None else [shared]),
+        AggregatedKVPTable(table, served),
         DueTable(database, "publish"),
         ProviderTable(database),
         StateTable(database),
