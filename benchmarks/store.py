@@ -2,10 +2,11 @@
 
 Input: one file of 1 GiB and 10,000 files of 4 KiB, random bytes, on a RAM disk where there is one
 (``/dev/shm``), so that the disk is not what is measured; every file was read before. Each run is a
-whole process from its start to its end, into an empty store; the programs take turns, and of three
-rounds the median counts, after one that is not counted; of the ratios that of each round. The small files are one ``add_directory``;
-kachery 2 knows no directories, so its function is called for each file. Loading goes by hash: the
-path of each file, then all its bytes; for the large file alone, and for all small ones.
+whole process from its start to its end, into an empty store. The programs take turns; of three
+rounds the median counts, of rates and of ratios within a round, after one that is not counted. The
+small files are one ``add_directory``; kachery 2 knows no directories, so its function is called for
+each file. Loading goes by hash: the path of each file, then all its bytes; for the large file
+alone, and for all small ones.
 
 kachery is installed into a virtual environment of its own, git-annex and iroh (its Python package)
 are used if they are there. Judged: the large file at least 0.9 times as fast as kachery, the small

@@ -223,7 +223,7 @@ class Writer:
     def _present(self, sha1: bytes) -> Stamp | None:
         """Return the stamp of an object that is there, and say that it is used."""
         path = self._objects.path(sha1)
-        if not os.path.exists(path):
+        if not os.access(path, os.F_OK):
             return None
         row = self._index.object_row(sha1)
         if row is None or self._index.touch([sha1], self._now_ns()):
@@ -236,8 +236,9 @@ class Writer:
 
     def _row(self, hashes: Hashes, stamp: Stamp, name: str) -> ObjectRow:
         now = self._now_ns()
-        text = name.encode("utf-8", "replace").decode("utf-8")
-        return ObjectRow(hashes.sha1, *stamp, hashes.blake3, hashes.md5, text, now)
+        if not name.isascii():
+            name = name.encode("utf-8", "replace").decode("utf-8")
+        return ObjectRow(hashes.sha1, *stamp, hashes.blake3, hashes.md5, name, now)
 
 
 class Incoming:
