@@ -70,7 +70,7 @@ async def find(client: Client, link: Link) -> Event:
 
     Raises NotFound or Unreachable if nobody does, or nobody answers.
     """
-    own = await client.runtime.offload(client.cache_table.records_by_key, link.key)
+    own = await client.runtime.offload(client.stores.table.records_by_key, link.key)
     try:
         sources = await client.find(link)
     except (NotFound, Unreachable):
