@@ -26,6 +26,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ from typing import Any
 
 from bytestag.errors import Corrupt, FormatError, UsageError
 from bytestag.library.config import LibraryConfig
-from bytestag.library.files import copy
+from bytestag.library.files import copy, hashes
 from bytestag.library.library import Described, Library, Report, no_report
 from bytestag.library.names import read_name
 from bytestag.models.directory import DirectoryManifest
@@ -56,7 +57,7 @@ def library() -> Library:
     global _library
     if _library is None:
         _library = Library()
-        atexit.register(close)
+        _call_at_exit(close)
     return _library
 
 
@@ -99,6 +100,19 @@ def close() -> None:
     """Let go of the store and the network; what is called later opens them again."""
     if _library is not None:
         _library.close()
+
+
+def _call_at_exit(function: Callable[[], None]) -> None:
+    """Have a function called when the program ends, while threads still take work.
+
+    ``atexit`` is too late: then no thread pool does.
+    """
+    import concurrent.futures.thread  # noqa: F401 - what is registered later is called earlier
+
+    try:
+        getattr(threading, "_register_atexit", atexit.register)(function)
+    except RuntimeError:  # the program ends already
+        atexit.register(function)
 
 
 # --- Storing -------------------------------------------------------------------------------------
@@ -279,15 +293,9 @@ def get_file_info(name: Name) -> Described:
     if isinstance(found, Link):
         return library().describe(found)
     _check_file(found)
-    content = library().store.add_file(found, is_linked=True)
-    return {
-        "type": "file",
-        "size": content.size,
-        "sha1": content.sha1.hex(),
-        "blake3": content.blake3.hex(),
-        "path": str(found),
-        "origin": "path",
-    }
+    size, sha1, blake3 = hashes(found)
+    named = {"sha1": sha1.hex(), "blake3": blake3.hex(), "path": str(found)}
+    return {"type": "file", "size": size, **named, "origin": "path"}
 
 
 def find(name: Name) -> Described:

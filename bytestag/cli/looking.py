@@ -60,11 +60,11 @@ def info(output: Output, name: str, **values: Any) -> int:
     from bytestag.uri import Link
 
     found = read_name(name)
-    with opened(values) as library:
-        if isinstance(found, Link):
+    if isinstance(found, Link):
+        with opened(values) as library:
             described = {"link": str(found), **library.describe(found)}
-        else:
-            described = _of_path(library, found)
+    else:
+        described = _of_path(found)
     if output.is_json:
         output.json(described)
     else:
@@ -72,18 +72,19 @@ def info(output: Output, name: str, **values: Any) -> int:
     return 0
 
 
-def _of_path(library: Any, path: Path) -> dict[str, Any]:
+def _of_path(path: Path) -> dict[str, Any]:
+    from bytestag.library.files import hashes
     from bytestag.uri import Link
 
     if path.is_dir():
         raise UsageError(f"{str(path)!r} is a directory", hint="bytestag store DIR gives its link")
-    content = library.store.add_file(path, is_linked=True)
+    size, sha1, blake3 = hashes(path)
     return {
-        "link": str(Link("sha1", content.sha1, path.name)),
+        "link": str(Link("sha1", sha1, path.name)),
         "type": "file",
-        "size": content.size,
-        "sha1": content.sha1.hex(),
-        "blake3": content.blake3.hex(),
+        "size": size,
+        "sha1": sha1.hex(),
+        "blake3": blake3.hex(),
         "path": str(path),
     }
 

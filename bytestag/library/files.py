@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bytestag.errors import StorageError
+from bytestag.hashing import blake3_hasher, sha1_hasher
 
 BUFFER_BYTES = 1024 * 1024
 """What a small read asks for: four parts."""
@@ -97,6 +98,17 @@ def place(write: Callable[[Path], object], dest: Path) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return dest
+
+
+def hashes(path: Path) -> tuple[int, bytes, bytes]:
+    """Return size, SHA-1 and BLAKE3 of a file."""
+    size, sha1, blake3 = 0, sha1_hasher(), blake3_hasher()
+    with path.open("rb") as file:
+        while block := file.read(BUFFER_BYTES):
+            size += len(block)
+            sha1.update(block)
+            blake3.update(block)
+    return size, sha1.digest(), blake3.digest()
 
 
 def copy(source: Path, dest: Path) -> Path:

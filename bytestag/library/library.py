@@ -305,9 +305,12 @@ class Library:
         arrived = incoming / digest.hex()
         self.elsewhere.fetch(link, arrived, report)
         name = link.path[-1] if link.path else link.name
-        with self.store.receive(digest, described["size"], name) as received:
-            os.replace(arrived, received.path)
-            return received.commit()
+        try:
+            with self.store.receive(digest, described["size"], name) as received:
+                os.replace(arrived, received.path)
+                return received.commit()
+        except FileNotFoundError:  # another process of ours brought it, too, and was first
+            return self.store.find(digest)
 
 
 class _Directory:

@@ -89,6 +89,7 @@ def keys_of_roots(table: SharedFilesKVPTable) -> set[bytes]:
             root = table.root(path)
         except KeyError:
             continue
-        keys.add(root.sha1)
-        keys.update(record.index for record in table.records_by_key(root.sha1))
+        if root.is_directory:
+            keys.add(root.sha1)
+            keys.update(record.index for record in table.records_by_key(root.sha1))
     return keys

@@ -44,7 +44,7 @@ def test_a_lone_node_finds_what_it_serves_itself(programs, tmp_path):
     path = tmp_path / "x"
     path.write_bytes(bytes(5000))
     _, (link,), _ = programs.run("one", "store", path)
-    node, address = programs.node("one", "--share-dir", path, "--initial-scan")
+    _, address = programs.node("one", "--share-dir", path, "--initial-scan")
     code, answer, notes = programs.run("one", "find", link, "--json")
     assert code == 0, notes
     assert [holder["address"] for holder in json.loads(answer[0])["holders"]] == [address]
