@@ -59,7 +59,9 @@ def source_error(error: OSError, name: str) -> StorageError | NotPermitted | Usa
 
 def hash_bytes(buffer: bytes, *, wants_md5: bool = False) -> Hashes:
     """Hash bytes at hand."""
-    return Hashes(len(buffer), sha1(buffer), blake3(buffer), md5(buffer) if wants_md5 else b"")
+    if wants_md5:
+        return Hashes(len(buffer), sha1(buffer), blake3(buffer), md5(buffer))
+    return Hashes(len(buffer), sha1(buffer), blake3(buffer))
 
 
 def hash_file(source: int, *, wants_md5: bool = False, tick: Tick = no_tick) -> Hashes:

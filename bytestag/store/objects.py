@@ -29,6 +29,7 @@ from bytestag.store.values import RACY_COARSE_NS, Stamp
 SYNC_BYTES_MIN = 1024 * 1024
 TEMPORARY_SECONDS_MAX = 86_400
 _HEX = 40
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def write_error(error: OSError, path: Path) -> StorageError:
@@ -69,15 +70,14 @@ class Objects:
         """Make an empty file on its way; return its path and a descriptor to write to it."""
         name = f"{os.getpid()}-{self._own}-{next(self._names)}"  # the process first: it may fork
         path = f"{self._root}/tmp/{name}"  # noqa: S108
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return path, os.open(path, flags, mode)
+            return path, os.open(path, _NEW, mode)
         except FileNotFoundError:
             self.make()
         except OSError as error:
             raise write_error(error, self.directory) from error
         try:
-            return path, os.open(path, flags, mode)
+            return path, os.open(path, _NEW, mode)
         except OSError as error:
             raise write_error(error, self.directory) from error
 

@@ -28,7 +28,7 @@ from bytestag.store.values import Content, Stamp
 if TYPE_CHECKING:
     from bytestag.store.content import ContentStore
 
-BATCH_FILES = 2000
+BATCH_ROWS = 10_000  # a few MB; each batch touches most pages of the index
 BATCH_BYTES = 256 * 1024 * 1024  # so much may wait to be made last
 ANNEX_SKIPPED = frozenset({".git", ".datalad"})
 _ANNEX_OBJECT = re.compile(r"(?:\A|/)\.git/annex/objects/")
@@ -51,8 +51,8 @@ def add_tree(
     adder = _Adder(store, is_linked=is_linked, tick=tick)
     walker = _Walker(root, git_annex, warn)
     files = (
-        (names, adder.entry(place, status, annexed))
-        for names, place, status, annexed in walker.walk()
+        (names, adder.entry(listed) if not annexed else adder.absent(listed, annexed))
+        for names, listed, annexed in walker.walk()
     )
     try:
         manifest = DirectoryManifest.build(files, walker.empty_directories())
@@ -69,7 +69,7 @@ def add_tree(
     return manifest, store.add_bytes(manifest.to_bytes(), name=name)
 
 
-_Found = tuple[tuple[str, ...], str, os.stat_result | None, bytes]
+_Found = tuple[tuple[str, ...], os.DirEntry[str], bytes]
 
 
 class _Walker:
@@ -82,7 +82,7 @@ class _Walker:
         self._empty: list[tuple[str, ...]] = []
 
     def walk(self) -> Iterator[_Found]:
-        """Yield names, path, status and, if it is absent, the MD5 of each file."""
+        """Yield names, entry and, if it is absent, the MD5 of each file."""
         try:
             status = os.stat(self._root)
         except FileNotFoundError as error:
@@ -104,13 +104,14 @@ class _Walker:
             raise UsageError(f"{place!r} lies deeper than {DEPTH_MAX} directories")
         is_empty = True
         for name, entry in self._entries(place):
-            status, md5 = self._look(entry)
-            if status is None and not md5:
+            is_file, md5 = self._look(entry)
+            if is_file is None and not md5:
                 continue
             is_empty = False
-            if status is None or stat.S_ISREG(status.st_mode):
-                yield (*names, name), entry.path, status, md5
+            if is_file or md5:
+                yield (*names, name), entry, md5
                 continue
+            status = _status(entry)
             here = status.st_dev, status.st_ino
             if here in above:
                 raise UsageError(
@@ -148,16 +149,21 @@ class _Walker:
                 self._warn(Path(entry.path), "differs from another name only in case")
             yield name, entry
 
-    def _look(self, entry: os.DirEntry[str]) -> tuple[os.stat_result | None, bytes]:
-        """Return the status of a file or directory, or the MD5 of an annexed file that is absent.
+    def _look(self, entry: os.DirEntry[str]) -> tuple[bool | None, bytes]:
+        """Return whether it is a file or a directory, or the MD5 of an annexed file that is absent.
 
-        Neither, with a warning, for anything else.
+        Neither, with a warning, for anything else. A file is not looked at closer, if the list of
+        its directory tells what it is: that is done once it is open.
         """
         md5 = b""
         try:
+            if entry.is_file():
+                return True, b""
+            if entry.is_dir():
+                return False, b""
             if self._git_annex and entry.is_symlink():
                 md5 = _annexed_md5(os.readlink(entry.path))
-            status = entry.stat()
+            entry.stat()
         except FileNotFoundError:
             if md5:
                 return None, md5
@@ -167,8 +173,6 @@ class _Walker:
             return None, b""
         except OSError as error:
             raise source_error(error, entry.path) from error
-        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
-            return status, b""
         self._warn(Path(entry.path), "neither a file nor a directory")
         return None, b""
 
@@ -188,11 +192,10 @@ class _Adder:
         self._is_met = True
         """Whether anything in the directory at hand was stored before."""
 
-    def entry(self, place: str, status: os.stat_result | None, md5: bytes) -> FileEntry:
+    def entry(self, listed: os.DirEntry[str]) -> FileEntry:
         """Store a file; return its entry."""
-        if status is None:
-            return self._absent(place, md5)
-        known = self._known(place, status)
+        place = listed.path
+        known = self._known(place, listed)
         if known is not None:
             return known
         if self._is_linked:
@@ -212,7 +215,7 @@ class _Adder:
         if self._objects:
             self._store.objects.sync_all()
         if self._objects or self._places:
-            self._store.index.put(self._objects, self._places)
+            self._store.index.put(sorted(self._objects), self._places)  # in the order of the tree
         used, self._used = self._used, {}
         self._objects, self._places, self._waiting_bytes = [], [], 0
         if used:
@@ -222,17 +225,17 @@ class _Adder:
 
     def _flush_some(self, size: int) -> None:
         self._waiting_bytes += size
-        waiting = max(len(self._objects), len(self._places), len(self._used))
-        if waiting >= BATCH_FILES or self._waiting_bytes >= BATCH_BYTES:
+        waiting = len(self._objects) + len(self._places) + len(self._used)
+        if waiting >= BATCH_ROWS or self._waiting_bytes >= BATCH_BYTES:
             self.flush()
 
-    def _known(self, place: str, status: os.stat_result) -> FileEntry | None:
+    def _known(self, place: str, listed: os.DirEntry[str]) -> FileEntry | None:
         """Return the entry of a file that is as it was when it was stored."""
-        parent = os.path.dirname(place)
+        parent = place[: place.rfind("/")]
         if parent != self._parent:
             self._parent, self._is_met = parent, self._store.index.knows_of(os.fsencode(parent))
         row = self._store.index.place(os.fsencode(place)) if self._is_met else None
-        if row is None or row.stamp != Stamp.of(status):
+        if row is None or row.stamp != Stamp.of(_status(listed)):
             return None
         if self._is_linked:
             if row.kind != LINK:
@@ -246,13 +249,20 @@ class _Adder:
                 self._flush_some(0)
         return FileEntry(row.sha1, row.size)
 
-    def _absent(self, place: str, md5: bytes) -> FileEntry:
+    def absent(self, listed: os.DirEntry[str], md5: bytes) -> FileEntry:
         """Return the entry of an annexed file that is not here, if its content is in the store."""
         try:
             content = self._store.find(md5, "md5")
         except NotFound:
-            raise absent(place) from None
+            raise absent(listed.path) from None
         return FileEntry(content.sha1, content.size)
+
+
+def _status(listed: os.DirEntry[str]) -> os.stat_result:
+    try:
+        return listed.stat()
+    except OSError as error:
+        raise source_error(error, listed.path) from error
 
 
 def absent(place: str) -> NotFound:

@@ -94,7 +94,7 @@ class Writer:
         memo = None
         if Stamp.of(before) == after and hashes.size == after.size:
             memo = _place(place, after.settled(now), hashes, MEMO)
-        return self._row(hashes, stamp, os.path.basename(place)), memo
+        return self._row(hashes, stamp, place.rpartition("/")[2]), memo
 
     def buffer(self, buffer: bytes, name: str, *, wants_md5: bool) -> Content:
         """Store bytes at hand."""
@@ -159,9 +159,9 @@ class Writer:
             return present
         temporary, fd = self._objects.temporary()
         try:
-            view = memoryview(buffer)
-            while view:
-                view = view[os.write(fd, view) :]
+            written = os.write(fd, buffer)
+            while written < len(buffer):
+                written += os.write(fd, memoryview(buffer)[written:])
             stamp = self._objects.settle(fd, len(buffer), sync=sync)
             self._objects.adopt(temporary, sha1, sync=sync is None and len(buffer) >= SMALL_BYTES)
         except BaseException as error:
