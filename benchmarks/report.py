@@ -22,10 +22,10 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass
 class Row:
-    """One figure. ``target`` None is for information."""
+    """One figure. ``target`` None is for information; ``value`` None could not be measured."""
 
     name: str
-    value: float
+    value: float | None
     unit: str
     op: str = "<="
     target: float | None = None
@@ -33,7 +33,7 @@ class Row:
     peers: dict[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.target is not None:
+        if self.target is not None and self.value is not None:
             self.holds = OPERATORS[self.op](self.value, self.target)
 
 
@@ -46,10 +46,10 @@ class Report:
         self.rows: list[Row] = []
 
     def add(
-        self, name: str, value: float, unit: str, op: str = "<=", target: float | None = None
+        self, name: str, value: float | None, unit: str, op: str = "<=", target: float | None = None
     ) -> None:
         """Add a row and say it on stderr."""
-        row = Row(name, round(value, 4), unit, op, target)
+        row = Row(name, None if value is None else round(value, 4), unit, op, target)
         self.rows.append(row)
         note(f"  {_line(row)}")
 
@@ -95,6 +95,8 @@ def note(text: str) -> None:
 
 
 def _line(row: Row) -> str:
+    if row.value is None:
+        return f"{row.name}: not measured"
     judged = "" if row.target is None else f"  ({row.op} {row.target:g}: {_verdict(row)})"
     return f"{row.name}: {row.value:g} {row.unit}{judged}"
 
