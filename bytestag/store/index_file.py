@@ -16,7 +16,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from bytestag import basedir
 from bytestag.errors import NoSpace, StorageError
 
 VERSION = 1
@@ -81,8 +80,8 @@ class IndexFile:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            with suppress(StorageError):  # where it cannot be made, memory has to do
-                basedir.ensure(self._path.parent)
+            with suppress(OSError):  # where it cannot be made, memory has to do
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._connection = self._open(os.fspath(self._path))
         return self._connection
 

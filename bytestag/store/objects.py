@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bytestag import basedir
 from bytestag.errors import NoSpace, StorageError
 from bytestag.store.index_file import HINT
 from bytestag.store.values import RACY_COARSE_NS, Stamp
@@ -57,12 +56,10 @@ class Objects:
     def make(self) -> None:
         """Make the directories. Raises StorageError."""
         try:
-            basedir.ensure(self.directory)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in ("objects", "tmp", "bad"):
                 with suppress(FileExistsError):
                     os.mkdir(os.path.join(self._root, name), 0o777)
-        except StorageError as error:
-            raise StorageError(error.message, hint=HINT) from error
         except OSError as error:
             raise write_error(error, self.directory) from error
 
@@ -91,7 +88,10 @@ class Objects:
 
     def adopt(self, temporary: str, sha1: bytes, *, sync: bool) -> str:
         """Give a file on its way its name, whatever lay there; return the path. Raises OSError."""
-        path = self.path(sha1)
+        return self.name(temporary, self.path(sha1), sync=sync)
+
+    def name(self, temporary: str, path: str, *, sync: bool) -> str:
+        """Give a file on its way the path of its object; return it. Raises OSError."""
         try:
             os.rename(temporary, path)
         except FileNotFoundError:

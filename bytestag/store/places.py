@@ -12,8 +12,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bytestag import basedir
-
 STORE_VARIABLE = "BYTESTAG_STORE_DIR"
 SECONDS_VARIABLE = "BYTESTAG_STORE_DIR_ALT"
 KACHERY_VARIABLES = (
@@ -31,7 +29,11 @@ KACHERY_HOMES = ("kachery-storage", ".kachery-cloud", ".kachery")
 def directory() -> Path:
     """Return where the user's store is."""
     given = os.environ.get(STORE_VARIABLE)
-    return Path(given).expanduser().absolute() if given else basedir.data_dir() / "store"
+    if given:
+        return Path(given).expanduser().absolute()
+    from bytestag import basedir  # 6 ms
+
+    return basedir.data_dir() / "store"
 
 
 def seconds() -> list[Path]:

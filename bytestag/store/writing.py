@@ -94,7 +94,7 @@ class Writer:
         memo = None
         if Stamp.of(before) == after and hashes.size == after.size:
             memo = _place(place, after.settled(now), hashes, MEMO)
-        return self._row(hashes, stamp, place.rpartition("/")[2]), memo
+        return self._row(hashes, stamp, place.rpartition("/")[2], now), memo
 
     def buffer(self, buffer: bytes, name: str, *, wants_md5: bool) -> Content:
         """Store bytes at hand."""
@@ -154,7 +154,8 @@ class Writer:
 
     def _written(self, buffer: bytes, sha1: bytes, sync: bool | None) -> Stamp:
         """Make an object of bytes, unless it is there; return its stamp."""
-        present = self._present(sha1)
+        path = self._objects.path(sha1)
+        present = self._present(sha1, path)
         if present is not None:
             return present
         temporary, fd = self._objects.temporary()
@@ -163,7 +164,7 @@ class Writer:
             while written < len(buffer):
                 written += os.write(fd, memoryview(buffer)[written:])
             stamp = self._objects.settle(fd, len(buffer), sync=sync)
-            self._objects.adopt(temporary, sha1, sync=sync is None and len(buffer) >= SMALL_BYTES)
+            self._objects.name(temporary, path, sync=sync is None and len(buffer) >= SMALL_BYTES)
         except BaseException as error:
             _discard(temporary)
             if isinstance(error, OSError) and not isinstance(error, BytestagError):
@@ -179,7 +180,7 @@ class Writer:
         temporary, fd = self._objects.temporary()
         try:
             hashes = copy_file(source, fd, wants_md5=wants_md5, tick=tick)
-            present = self._present(hashes.sha1)
+            present = self._present(hashes.sha1, self._objects.path(hashes.sha1))
             if present is not None:
                 _discard(temporary)
                 return hashes, present
@@ -209,7 +210,7 @@ class Writer:
             now = self._now_ns()
             hashes = hash_file(source, wants_md5=wants_md5, tick=tick)
             stamp = Stamp.of(os.fstat(source)).settled(now)
-            present = self._present(hashes.sha1)
+            present = self._present(hashes.sha1, self._objects.path(hashes.sha1))
             if present is None:
                 self._objects.adopt(temporary, hashes.sha1, sync=True)
                 _discard(temporary)  # renaming one name of a file to another does nothing
@@ -220,9 +221,8 @@ class Writer:
         finally:
             _discard(temporary)
 
-    def _present(self, sha1: bytes) -> Stamp | None:
+    def _present(self, sha1: bytes, path: str) -> Stamp | None:
         """Return the stamp of an object that is there, and say that it is used."""
-        path = self._objects.path(sha1)
         if not os.access(path, os.F_OK):
             return None
         row = self._index.object_row(sha1)
@@ -234,8 +234,8 @@ class Writer:
             return None
         return stamp if stamp == row.stamp else None
 
-    def _row(self, hashes: Hashes, stamp: Stamp, name: str) -> ObjectRow:
-        now = self._now_ns()
+    def _row(self, hashes: Hashes, stamp: Stamp, name: str, now: int | None = None) -> ObjectRow:
+        now = self._now_ns() if now is None else now
         if not name.isascii():
             name = name.encode("utf-8", "replace").decode("utf-8")
         return ObjectRow(hashes.sha1, *stamp, hashes.blake3, hashes.md5, name, now)
