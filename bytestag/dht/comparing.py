@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from bytestag.dht.claims import Claims, Prefix, lacking, prefix_of, range_of, row_name
 from bytestag.errors import PacketError
 from bytestag.events.runtime import Runtime
@@ -14,6 +17,17 @@ ROWS_AT_ONCE = 1024
 ROWS_COMPARED_MAX = 64 * 1024
 """Rows read for one NAMES: who holds more under a prefix says of the rest that it is lacking,
 and HELD when that is offered."""
+REGIONS_REMEMBERED_MAX = 64
+NAMES_REMEMBERED_MAX = 4096
+"""Of one region: several times what one NAMES tells of."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """The names of the rows of a region, and when the first of them expires (wall seconds)."""
+
+    names: set[bytes]
+    until: float
 
 
 class CompareHandler:
@@ -23,9 +37,14 @@ class CompareHandler:
         self._table = table
         self._claims = claims
         self._runtime = runtime
+        self._held: dict[Prefix, _Held] = {}
+        self._changes = 0
         table.value_changed_observer.register(self._on_change)
 
     def _on_change(self, kvpid: KVPID, is_added: bool) -> None:
+        """Forget what was remembered of the rows (any thread)."""
+        self._changes += 1
+        self._held = {}
         if not is_added:
             self._claims.row_went(kvpid.key)
 
@@ -49,12 +68,30 @@ class CompareHandler:
         return bitmap
 
     def _names_held(self, prefix: Prefix) -> set[bytes]:
-        low, end = range_of(prefix)
-        held: set[bytes] = set()
+        """Return the names of our rows; remembered while no row comes or goes.
+
+        All the holders of a region ask in the same hour.
+        """
         now = self._runtime.wall()
+        known = self._held.get(prefix)
+        if known is not None and now < known.until:
+            return known.names
+        changes = self._changes
+        known = self._read_names(prefix, now)
+        is_small = len(known.names) <= NAMES_REMEMBERED_MAX
+        if changes == self._changes and is_small and len(self._held) < REGIONS_REMEMBERED_MAX:
+            self._held[prefix] = known
+        return known.names
+
+    def _read_names(self, prefix: Prefix, now: float) -> _Held:
+        low, end = range_of(prefix)
+        held = _Held(set(), math.inf)
         left = ROWS_COMPARED_MAX
         while left > 0 and (rows := self._table.records_between(low, end, ROWS_AT_ONCE)):
-            held.update(row_name(row) for row in rows if row.expires > now)
+            for row in rows:
+                if row.expires > now:
+                    held.names.add(row_name(row))
+                    held.until = min(held.until, row.expires)
             low = rows[-1].key.integer + 1
             left -= len(rows)
         return held

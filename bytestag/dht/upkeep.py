@@ -60,7 +60,7 @@ class Upkeep:
                 (config.repair_seconds, self._replicator.repair),
                 (5 * CHECK_SECONDS, self._republish),
                 (10 * CHECK_SECONDS, self._renew),
-                (15 * CHECK_SECONDS, self._save),
+                (60 * CHECK_SECONDS, self._save),
             ):
                 group.create_task(self._every(seconds, work))
             group.create_task(self._stay_connected())
