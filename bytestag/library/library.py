@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bytestag.errors import BytestagError, Corrupt, NotFound, UsageError
+from bytestag.errors import BytestagError, Corrupt, FormatError, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
 from bytestag.library.files import buffered, copy
@@ -98,7 +98,7 @@ class Library:
     def locate(self, link: Link) -> Content:
         """Return what the store has of a file. Raises NotFound, and never asks the network."""
         if link.path:
-            return self.store.find(self._known_manifest(link).at_file(link.path).sha1)
+            return self._entry(self._known_manifest(link).at_file(link.path))
         if link.scheme in MD5_SCHEMES:
             return self.store.find(link.digest, "md5")
         try:
@@ -107,6 +107,17 @@ class Library:
             if link.chunk_of is None:
                 raise
             return self._cut(link)
+
+    def _entry(self, entry: FileEntry) -> Content:
+        """Return the file that a directory names. Raises NotFound, FormatError."""
+        content = self.store.find(entry.sha1)
+        if content.size != entry.size:
+            raise FormatError(
+                f"the directory says that {entry.sha1.hex()} has {entry.size:,} bytes, but it has "
+                f"{content.size:,}",
+                hint="whoever made the directory made it wrong: ask for another link",
+            )
+        return content
 
     def _cut(self, link: Link) -> Content:
         """Return a chunk from the whole file that is here (kachery-p2p's ``chunkOf``)."""
@@ -137,7 +148,10 @@ class Library:
             found = _Directory(self.manifest(replace(link, path=()))).at(link.path)
             if isinstance(found, DirectoryManifest):
                 return _describe_directory(found, link)
-            here = self._path_of(found.sha1)
+            try:
+                here: Content | None = self._entry(found)
+            except NotFound:
+                here = None
             blake3 = found.b3 or (here.blake3 if here is not None else b"")
             return _describe_file(found.sha1, found.size, blake3, here)
         try:
@@ -145,12 +159,6 @@ class Library:
         except NotFound:
             return self._describe_elsewhere(link)
         return _describe_file(content.sha1, content.size, content.blake3, content)
-
-    def _path_of(self, digest: bytes) -> Content | None:
-        try:
-            return self.store.find(digest)
-        except NotFound:
-            return None
 
     def _describe_elsewhere(self, link: Link) -> Described:
         name = str(link)
@@ -243,7 +251,7 @@ class Library:
         here: dict[bytes, Content] = {}
         for _, entry in entries:
             try:
-                here[entry.sha1] = self.store.find(entry.sha1)
+                here[entry.sha1] = self._entry(entry)
             except NotFound:
                 self.elsewhere.fetch(_directory_link(link), dest, report)
                 return dest
