@@ -133,7 +133,7 @@ def collect(
     removed = []
     for row in rows:
         is_old = unused_seconds is not None and row.used <= limit
-        is_much = bytes_max is not None and used_bytes > bytes_max
+        is_much = bytes_max is not None and used_bytes > bytes_max and row.size > 0
         if row.sha1 in kept or not (is_old or is_much):
             continue
         if not is_dry and not _removed(store, row):
