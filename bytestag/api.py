@@ -20,12 +20,10 @@ file or a path; ``progress`` is True, or is called with the bytes done and those
 from __future__ import annotations
 
 import atexit
-import contextlib
 import io
 import json
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,14 +33,14 @@ from typing import Any
 from bytestag.errors import Corrupt, FormatError, UsageError
 from bytestag.library.config import LibraryConfig
 from bytestag.library.files import copy, hashes
-from bytestag.library.library import Described, Library, Report, no_report
+from bytestag.library.library import Described, Library, Report
 from bytestag.library.names import read_name
+from bytestag.library.progress import Progress, reporting
 from bytestag.models.directory import DirectoryManifest
 from bytestag.store.content import Content
 from bytestag.uri import Link
 
 Name = str | os.PathLike[str]
-Progress = bool | Callable[[int, int], object]
 COPIED_BYTES = 4 * 1024 * 1024
 NPY_MAGIC = b"\x93NUMPY"
 
@@ -122,7 +120,7 @@ def store_file(
     path: Name, basename: str | None = None, *, algorithm: str = "sha1", progress: Progress = False
 ) -> str:
     """Copy a file into the store; return its URI, ``sha1://H/name`` (or ``md5://H/name``)."""
-    with _report(progress, _size_of(path)) as report:
+    with reporting(progress, _size_of(path)) as report:
         content = library().store.add_file(
             Path(path),
             algorithms=_algorithms(algorithm),
@@ -180,7 +178,7 @@ def store_dir(
 ) -> str:
     """Store a directory as a snapshot; return its URI, ``sha1dir://H.label``."""
     root = Path(os.path.abspath(path))
-    with _report(progress, 0) as report:
+    with reporting(progress, 0) as report:
         _, content = library().store.add_directory(
             root, git_annex=git_annex, tick=_ticks(report, 0)
         )
@@ -204,7 +202,7 @@ def load_file(name: Name, dest: Name | None = None, *, progress: Progress = Fals
     if isinstance(found, Path):
         _check_file(found)
         return str(copy(found, Path(dest)) if dest is not None else found)
-    with _report(progress, 0) as report:
+    with reporting(progress, 0) as report:
         return str(library().load(found, Path(dest) if dest is not None else None, report))
 
 
@@ -253,7 +251,7 @@ def load_npy(name: Name) -> Any:
 def load_dir(name: Name, dest: Name, *, progress: Progress = False) -> str:
     """Make the directory ``dest``, which must not exist or be empty; return its path."""
     found = _link(name)
-    with _report(progress, 0) as report:
+    with reporting(progress, 0) as report:
         return str(library().load_directory(found, Path(os.path.abspath(dest)), report))
 
 
@@ -360,44 +358,3 @@ def _tree(manifest: DirectoryManifest, *, recursive: bool) -> dict[str, Any]:
     }
     files = {name: manifest.files[name].to_json() for name in sorted(manifest.files)}
     return {"files": files, "dirs": below}
-
-
-@contextmanager
-def _report(progress: Progress, total: int) -> Iterator[Report]:
-    """Give what is called with the bytes done and those there are."""
-    if progress is False:
-        yield no_report
-    elif progress is True:
-        with _bar(total) as report:
-            yield report
-    else:
-        yield progress
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Report]:
-    """A bar of tqdm, in a notebook too; without tqdm a line on standard error at each tenth."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        tqdm = None
-    if tqdm is None:
-        said = -1
-
-        def show(done: int, all_: int) -> None:
-            nonlocal said
-            tenth = 10 * done // all_ if all_ else 0
-            if tenth > said:
-                said = tenth
-                with contextlib.suppress(OSError):
-                    sys.stderr.write(f"{10 * tenth} %\n")
-
-        yield show
-        return
-    with tqdm(total=total or None, unit="B", unit_scale=True, leave=False) as bar:
-
-        def update(done: int, all_: int) -> None:
-            bar.total = all_ or None
-            bar.update(done - bar.n)
-
-        yield update

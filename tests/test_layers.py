@@ -64,7 +64,7 @@ HOMES = {
     "blake3": ("hashing.py",),
     "fsspec": ("filesystem.py",),
     "numpy": ("api.py",),
-    "tqdm": ("api.py",),
+    "tqdm": ("library/progress.py",),
     # Of the standard library. Noise is defined over SHA-256 and HMAC: there the hash is part of a
     # cipher, and what it hashes is no content that anybody could look up.
     "hashlib": ("hashing.py", "crypto/noise.py"),
@@ -76,7 +76,12 @@ HOMES = {
 # Calls that have one place, because a simulated node must not make them.
 CALLS = {
     # In tables/ as a default that the client replaces by the runtime's.
-    "time.time": ("events/runtime.py", "store/content.py", "tables/scanning.py", "tables/shared.py"),
+    "time.time": (
+        "events/runtime.py",
+        "store/content.py",
+        "tables/scanning.py",
+        "tables/shared.py",
+    ),
     "time.monotonic": ("events/runtime.py", "network/endpoint.py"),
     "time.perf_counter": (),
     "time.sleep": (),
