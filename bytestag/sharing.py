@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from bytestag.crypto.identity import Address
 from bytestag.dht.protocol import Protocol
 from bytestag.dht.providing import Announcer
 from bytestag.dht.publishing import Publisher, PublishOutcome
+from bytestag.errors import UsageError
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent
 from bytestag.tables.base import KVPID, KVPRecord
@@ -30,6 +33,8 @@ HINTS_MAX = 3
 RENEWED_PARTS = 40
 """So often in a period the keys of all shares are counted, to renew a part of them."""
 REPUBLISHED_AT_ONCE = 512
+LINKED_MAX = 10_000
+"""Files served because the content store links to them; each is scanned by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,9 @@ class Sharing:
         self._changed: dict[KVPID, None] = {}
         self._watcher: ShareWatcher | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._store_watcher: ShareWatcher | None = None
         self._watching_store: asyncio.Task[None] | None = None
+        self._linked: Callable[[], Iterable[Path]] = tuple
 
     @property
     def table(self) -> SharedFilesKVPTable:
@@ -262,23 +269,41 @@ class Sharing:
         else:
             self._watcher.shares_changed()
 
-    async def serve_store(self, directory: Path) -> None:
-        """Serve the objects of the content store in a directory, too; no copies are pushed."""
+    async def serve_store(self, directory: Path, linked: Callable[[], Iterable[Path]]) -> None:
+        """Serve the objects of the content store in a directory, and files that it links to.
+
+        No copies are pushed. ``linked`` is called whenever somebody asks to look again.
+        """
         stored = self._stores.stored
-        if stored is None or self._watching_store is not None:
+        if stored is None or self._store_watcher is not None:
             return
+        self._linked = linked
         await self._runtime.offload(stored.add_path, directory)
-        watcher = ShareWatcher(stored, self._runtime, self._provide_stored)
-        self._watching_store = self._parent.create_task(watcher.run())
+        await self._runtime.offload(self._follow_links, stored)
+        self._store_watcher = ShareWatcher(stored, self._runtime, self._provide_stored)
+        self._watching_store = self._parent.create_task(self._store_watcher.run())
 
     async def scan_store(self) -> int:
         """Look for what came into the store; return how many objects were hashed."""
         stored = self._stores.stored
-        if stored is None:
+        if stored is None or self._store_watcher is None:
             return 0
+        if await self._runtime.offload(self._follow_links, stored):
+            self._store_watcher.shares_changed()
         result = await self._runtime.offload(stored.scan)
         await self._provide_stored(result)
         return result.hashed
+
+    def _follow_links(self, stored: SharedFilesKVPTable) -> bool:
+        """Serve the files that the store links to now; return whether they are others."""
+        objects, *known = stored.shared_directories  # the objects were added first
+        linked = set(itertools.islice(self._linked(), LINKED_MAX)) - {objects}
+        for path in set(known) - linked:
+            stored.remove_path(path)
+        for path in linked - set(known):
+            with contextlib.suppress(UsageError):  # it went this moment
+                stored.add_path(path)
+        return linked != set(known)
 
     async def _provide_stored(self, result: ScanResult) -> None:
         if result.hashed and len(self._protocol.router):

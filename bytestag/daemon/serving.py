@@ -24,6 +24,7 @@ from bytestag.gateway.place import door_place
 from bytestag.gateway.shares import Shares
 from bytestag.gateway.sharing import ShareOrder
 from bytestag.store import places
+from bytestag.store.content import ContentStore
 
 _logger = logging.getLogger(__name__)
 
@@ -53,13 +54,23 @@ async def serve(
             await join(client, warn)
             client.sharing.watch()
             if settings.serves_store:
-                await client.sharing.serve_store(basedir.ensure(places.directory() / "objects"))
+                objects = basedir.ensure(places.directory() / "objects")
+                await client.sharing.serve_store(objects, linked_files)
             spare_what_exists()
             on_up(client.status())
             notify(READY)
             await wait_stopped()
             notify(STOPPING)
         shares.close()
+
+
+def linked_files() -> list[Path]:
+    """Return the files that the user's content store links to, as they are now."""
+    store = ContentStore.of_user()
+    try:
+        return [content.path for content in store.links()]
+    finally:
+        store.close()
 
 
 def default_order(settings: NodeSettings) -> ShareOrder:

@@ -164,6 +164,10 @@ class ContentStore:
             content = self.believer.own(row.sha1, is_used=False)
             if content is not None:
                 yield content
+        yield from self.links()
+
+    def links(self) -> Iterator[Content]:
+        """Yield what is offered where it lies, as far as it has not changed."""
         for place in self.index.all_links():
             content = self.believer.still(place)
             if content is not None:

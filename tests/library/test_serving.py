@@ -1,6 +1,7 @@
 """What one user stores, another one reads by its hash alone, from a node that runs."""
 
 import json
+import os
 
 
 def test_a_node_serves_what_its_user_stored(programs, tmp_path):
@@ -29,6 +30,21 @@ def test_a_node_serves_what_its_user_stored(programs, tmp_path):
     assert json.loads(answer[0])["providers"]
     assert programs.run("one", "status", "--json")[1]
     assert json.loads(programs.run("one", "status", "--json")[1][0])["shares"] == []
+
+
+def test_a_file_that_is_linked_is_served_as_long_as_it_does_not_change(programs, tmp_path):
+    path = tmp_path / "linked.bin"
+    path.write_bytes(bytes(range(256)) * 3000)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    _, address = programs.node("one")
+    _, (link,), _ = programs.run("one", "store", "--link", path)
+    code, answer, notes = programs.run("two", "load", link, "--known-node", address)
+    assert code == 0, notes
+    with open(answer[0], "rb") as file:
+        assert file.read() == path.read_bytes()
+    path.write_bytes(bytes(768_000))
+    code, _, _ = programs.run("three", "load", link, "--known-node", address)
+    assert code in (3, 5)
 
 
 def test_a_node_that_must_not_serve_the_store_does_not(programs, tmp_path):
