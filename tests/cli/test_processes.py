@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bytestag.hashing import sha1
+
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.rst"
 
 pytestmark = pytest.mark.slow
@@ -23,7 +25,7 @@ def tree(directory):
 
 def documented_keys():
     """Return object -> keys, as the page lists them."""
-    rows = re.findall(r"\* - ``([a-z ]+)``\n\s+- ``([a-z_ ]+)``", PAGE.read_text("utf-8"))
+    rows = re.findall(r"\* - ``([a-z -]+)``\n\s+- ``([a-z0-9_ ]+)``", PAGE.read_text("utf-8"))
     return {name: set(keys.split()) for name, keys in rows}
 
 
@@ -286,6 +288,10 @@ def test_the_json_of_every_command_has_the_keys_of_its_page(programs, source, tm
     for line in programs.run("one", "fetch", link, tmp_path / "out", "--json")[1]:
         note("fetch", line)
     note("find", programs.run("one", "find", link, "--json")[1][0])
+    big = f"sha1://{sha1((source / 'big').read_bytes()).hex()}"
+    info = json.loads(programs.run("three", "info", big, "--known-node", address, "--json")[1][0])
+    assert documented_keys()["info"] - info.keys() == {"path", "origin", "files"}
+    assert info.keys() <= documented_keys()["info"]
     note("status", programs.run("one", "status", "--json")[1][0])
     note("status", programs.run("none", "status", "--json")[1][0])
     code, demo, _ = programs.run("none", "demo", "--json", TMPDIR=str(tmp_path))
