@@ -86,6 +86,7 @@ class Sharing:
         self._watching: asyncio.Task[None] | None = None
         self._store_watcher: ShareWatcher | None = None
         self._watching_store: asyncio.Task[None] | None = None
+        self._store_objects = Path()
         self._linked: Callable[[], Iterable[Path]] = tuple
 
     @property
@@ -277,8 +278,7 @@ class Sharing:
         stored = self._stores.stored
         if stored is None or self._store_watcher is not None:
             return
-        self._linked = linked
-        await self._runtime.offload(stored.add_path, directory)
+        self._store_objects, self._linked = directory.absolute(), linked
         await self._runtime.offload(self._follow_links, stored)
         self._store_watcher = ShareWatcher(stored, self._runtime, self._provide_stored)
         self._watching_store = self._parent.create_task(self._store_watcher.run())
@@ -295,15 +295,18 @@ class Sharing:
         return result.hashed
 
     def _follow_links(self, stored: SharedFilesKVPTable) -> bool:
-        """Serve the files that the store links to now; return whether they are others."""
-        objects, *known = stored.shared_directories  # the objects were added first
-        linked = set(itertools.islice(self._linked(), LINKED_MAX)) - {objects}
-        for path in set(known) - linked:
+        """Serve the store's objects and the files that it links to now, and nothing else.
+
+        The store may have been another when the table was written. Returns whether files changed.
+        """
+        known = set(stored.shared_directories)
+        served = {self._store_objects, *itertools.islice(self._linked(), LINKED_MAX)}
+        for path in known - served:
             stored.remove_path(path)
-        for path in linked - set(known):
+        for path in served - known:
             with contextlib.suppress(UsageError):  # it went this moment
                 stored.add_path(path)
-        return linked != set(known)
+        return served != known
 
     async def _provide_stored(self, result: ScanResult) -> None:
         if result.hashed and len(self._protocol.router):

@@ -64,3 +64,26 @@ def test_a_lone_node_finds_what_it_serves_itself(programs, tmp_path):
     code, answer, notes = programs.run("one", "find", link, "--json")
     assert code == 0, notes
     assert [holder["address"] for holder in json.loads(answer[0])["holders"]] == [address]
+
+
+def test_a_node_serves_the_store_it_is_given_and_none_that_it_had_before(programs, tmp_path):
+    links = {}
+    for name in ("old", "new"):
+        given = {"BYTESTAG_STORE_DIR": str(tmp_path / name)}
+        path = tmp_path / f"{name}.bin"
+        path.write_bytes(name.encode() * 4000)
+        code, (links[name],), _ = programs.run("one", "store", path, **given)
+        assert code == 0
+        node = programs.start(
+            "one", "node", "--host", "127.0.0.1", "--cache-size", "64MiB", **given
+        )
+        address = node.line()
+        for _ in range(20):
+            code, _, notes = programs.run("two", "load", links[name], "--known-node", address)
+            if code == 0:
+                break
+        assert code == 0, notes
+        if name == "new":
+            code, _, _ = programs.run("three", "load", links["old"], "--known-node", address)
+            assert code == 3
+        assert node.end() == 0
