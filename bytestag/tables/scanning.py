@@ -31,6 +31,8 @@ from bytestag.tables.walking import Found, components, walk
 LOOK_UP_FILES = 500
 LARGE_ENTRIES_BYTES = PARTS_PER_JOB * file_hashing.ENTRY_BYTES
 FILES_PER_JOB = 256
+FILES_PER_SWEEP = 20_000
+"""Ids read at one time: each such query goes through the rows of the share."""
 THREADS_MAX = 4
 WAITING_PER_THREAD = 8
 WARNINGS_MAX = 1000
@@ -242,12 +244,13 @@ class Scanner:
         while True:
             query = sa.select(_f.id).where(_f.share == self._share, _f.id > at, _f.id <= last_id)
             with self._database.read() as connection:
-                ids = list(connection.execute(query.order_by(_f.id).limit(FILES_PER_JOB)).scalars())
-            if not ids:
+                ids = connection.execute(query.order_by(_f.id).limit(FILES_PER_SWEEP)).scalars()
+                met = list(ids)
+            if not met:
                 return
-            at = ids[-1]
-            doomed = [file for file in ids if file not in self._seen]
-            if doomed:
+            at = met[-1]
+            lost = (file for file in met if file not in self._seen)
+            for doomed in shared_rows.chunks(lost, FILES_PER_JOB):
                 gone = self._database.write(partial(shared_rows.delete_files, ids=doomed))
                 self._result.removed += len(doomed)
                 self._changed(gone, [])

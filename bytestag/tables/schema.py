@@ -146,6 +146,8 @@ shared_paths = sa.Table(
     _column("manifest_sha1", _Bytes()),
     _column("manifest_blake3", _Bytes()),
     _column("info_blake3", _Bytes()),  # of the manifest's FileInfo, where it is itself in parts
+    # Digest of the empty directories in the manifest; empty if files have changed since.
+    _column("described", _Bytes()),
     sqlite_strict=True,
 )
 shared_files = sa.Table(
@@ -228,7 +230,21 @@ def _sum_replicas_by_group(connection: sa.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Migration, ...] = (_create_all, _sum_replicas_by_group)
+def _mark_described_shares(connection: sa.Connection) -> None:
+    columns = {column["name"] for column in sa.inspect(connection).get_columns(shared_paths.name)}
+    if "described" not in columns:
+        kind = shared_paths.c.described.type.compile(connection.dialect)
+        nothing = "x''" if connection.dialect.name == "sqlite" else "''"
+        connection.exec_driver_sql(
+            f"ALTER TABLE shared_paths ADD COLUMN described {kind} NOT NULL DEFAULT {nothing}"
+        )
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    _create_all,
+    _sum_replicas_by_group,
+    _mark_described_shares,
+)
 """Number n takes a database from version n to n + 1. Never change one; add one."""
 
 

@@ -89,7 +89,8 @@ class SharedFilesKVPTable(KVPTable):
             raise UsageError(f"there is no {str(path)!r} to share")
         statement = self.database.insert(shared_paths).on_conflict_do_nothing()
         row = {"path": _encode(path), "manifest_size": 0}
-        row |= {"manifest_sha1": b"", "manifest_blake3": b"", "info_blake3": b""}
+        hashes = ("manifest_sha1", "manifest_blake3", "info_blake3", "described")
+        row |= dict.fromkeys(hashes, b"")
         self.database.write(lambda connection: connection.execute(statement, [row]))
 
     def remove_path(self, path: str | Path) -> bool:

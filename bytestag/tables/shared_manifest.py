@@ -33,8 +33,15 @@ def save_manifest(
 ) -> tuple[list[KVPID], list[KVPID]]:
     """Describe a share as it is in the database; return what is no longer there, and what is new.
 
-    ``empty`` are its directories with nothing in them. A shared file has no manifest.
+    ``empty`` are its directories with nothing in them. A shared file has no manifest. Nothing is
+    made where no row and no empty directory has come or gone since the last time.
     """
+    of_share = shared_paths.c.id == share
+    described = blake3(b"\0".join(sorted(empty)))
+    with database.read() as connection:
+        row = connection.execute(sa.select(shared_paths).where(of_share)).one()
+    if row.described == described:
+        return [], []
     manifest = b""
     if os.path.isdir(root):
         try:
@@ -44,10 +51,9 @@ def save_manifest(
         except FormatError as error:
             warn(root, f"the directory cannot be described: {error.message}")
     names = (sha1(manifest), blake3(manifest)) if manifest else (b"", b"")
-    of_share = shared_paths.c.id == share
-    with database.read() as connection:
-        row = connection.execute(sa.select(shared_paths).where(of_share)).one()
     if (row.manifest_sha1, row.manifest_blake3) == names:
+        marked = sa.update(shared_paths).where(of_share).values(described=described)
+        database.write(lambda connection: connection.execute(marked))
         return [], []
     values, info_blake3 = _values(manifest)
 
@@ -63,6 +69,7 @@ def save_manifest(
                 manifest_sha1=names[0],
                 manifest_blake3=names[1],
                 info_blake3=info_blake3,
+                described=described,
             )
         )
         return gone

@@ -19,7 +19,13 @@ from bytestag.models import fileinfo
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
 from bytestag.tables.file_hashing import HashedFile
-from bytestag.tables.schema import shared_blobs, shared_files, shared_parts, shared_values
+from bytestag.tables.schema import (
+    shared_blobs,
+    shared_files,
+    shared_parts,
+    shared_paths,
+    shared_values,
+)
 
 T = TypeVar("T")
 PARTS_PER_JOB = 4096
@@ -83,6 +89,7 @@ def insert_file(
     is_dirty: bool = False,
 ) -> int:
     """Insert a file's row; return its id."""
+    undescribe(connection)
     row = sa.insert(shared_files).values(
         share=share,
         path=path,
@@ -144,6 +151,7 @@ def delete_files(connection: sa.Connection, ids: Sequence[int]) -> list[KVPID]:
     """Delete files with their parts and values; return what they served."""
     if not ids:
         return []
+    undescribe(connection)
     gone = _delete_contents(connection, ids)
     connection.execute(sa.delete(shared_files).where(_f.id.in_(ids)))
     return gone
@@ -157,6 +165,7 @@ def mark_dirty(connection: sa.Connection, file: int, sha1_: bytes, blake3_: byte
     is_part = sa.and_(_p.file == file, _p.sha1 == sha1_, _p.blake3 == blake3_)
     if connection.execute(sa.select(_p.file).where(is_part).limit(1)).first() is None:
         return []
+    undescribe(connection)
     gone = _delete_contents(connection, [file])
     connection.execute(sa.update(shared_files).where(_f.id == file).values(is_dirty=1))
     return gone
@@ -171,6 +180,12 @@ def delete_values(connection: sa.Connection, condition: sa.ColumnElement[bool]) 
         is_unused = sa.and_(shared_blobs.c.blake3.in_(hashes), sa.not_(is_used))
         connection.execute(sa.delete(shared_blobs).where(is_unused))
     return [KVPID(KeyBytes(row.key), KeyBytes(row.sha1)) for row in rows]
+
+
+def undescribe(connection: sa.Connection) -> None:
+    """Files change: manifests may no longer be those of their rows."""
+    is_described = shared_paths.c.described != b""
+    connection.execute(sa.update(shared_paths).where(is_described).values(described=b""))
 
 
 def _delete_contents(connection: sa.Connection, ids: Sequence[int]) -> list[KVPID]:

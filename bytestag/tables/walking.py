@@ -81,55 +81,60 @@ class _Walker:
         directory = os.path.join(self.root, below) if below else self.root
         try:
             with os.scandir(directory) as entries:
-                names = sorted(entry.name for entry in entries)
+                found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             self.warn(directory, f"cannot be listed: {error.strerror}")
             return
-        if not names and below:
+        if not found and below:
             self.empty.append(below)
+        is_too_deep = below.count(b"/") + bool(below) >= safe_names.DEPTH_MAX
         met: set[str] = set()
-        for name in names:
-            if name.endswith(_INCOMPLETE):
+        for entry in found:
+            if entry.name.endswith(_INCOMPLETE):
                 continue
-            path = os.path.join(below, name) if below else name
-            looked = self._look(path)
+            try:
+                (name,) = components(entry.name)
+                if is_too_deep:
+                    raise FormatError(f"more than {safe_names.DEPTH_MAX} directories deep")
+            except FormatError as error:
+                self.warn(entry.path, error.message)
+                continue
+            looked = self._look(entry)
             if looked is None:
                 continue
             status, is_link = looked
             here = status.st_dev, status.st_ino
             is_file = stat.S_ISREG(status.st_mode)
             if not is_file and (here in ancestors or (is_link and is_linked)):
-                self.warn(os.path.join(self.root, path), "a link that leads back")
+                self.warn(entry.path, "a link that leads back")
                 continue
-            folded = safe_names.fold(components(name)[0])
+            folded = safe_names.fold(name)
             if folded in met:  # nobody could fetch the directory if both were in its manifest
-                self.warn(os.path.join(self.root, path), "differs from another name only in case")
+                self.warn(entry.path, "differs from another name only in case")
                 continue
             met.add(folded)
+            path = below + b"/" + entry.name if below else entry.name
             if is_file:
                 yield Found(path, *identity(status))
             else:
                 yield from self.walk(path, ancestors | {here}, is_linked or is_link)
 
-    def _look(self, path: bytes) -> tuple[os.stat_result, bool] | None:
-        """Return what lies at ``path`` and whether by a link; None, with a warning, if unfit."""
-        full = os.path.join(self.root, path)
+    def _look(self, entry: os.DirEntry[bytes]) -> tuple[os.stat_result, bool] | None:
+        """Return what an entry is and whether by a link; None, with a warning, if unfit."""
         try:
-            components(path)
-            is_link = stat.S_ISLNK(os.lstat(full).st_mode)
-            if is_link and not _is_inside(os.path.realpath(full, strict=True), self.real_root):
-                self.warn(full, "a link that leaves the share")
-                return None
-            status = os.stat(full)
-        except FormatError as error:
-            self.warn(full, error.message)
-            return None
+            is_link = entry.is_symlink()
+            if is_link:
+                target = os.path.realpath(entry.path, strict=True)
+                if not _is_inside(target, self.real_root):
+                    self.warn(entry.path, "a link that leaves the share")
+                    return None
+            status = entry.stat()
         except OSError as error:
-            self.warn(full, f"cannot be read: {error.strerror}")
+            self.warn(entry.path, f"cannot be read: {error.strerror}")
             return None
         if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
             return status, is_link
-        self.warn(full, "neither a file nor a directory")
+        self.warn(entry.path, "neither a file nor a directory")
         return None
 
 

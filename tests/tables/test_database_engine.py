@@ -114,10 +114,41 @@ def test_the_replicas_of_an_older_database_are_summed_by_address_group(tmp_path:
     database.close()
 
 
+def test_an_older_database_learns_which_shares_are_described(tmp_path: Path) -> None:
+    _migrate_shares(tmp_path / "a.db")
+
+
+@pytest.mark.postgres
+def test_an_older_postgres_database_does_so_too(postgres_url: str) -> None:
+    _migrate_shares(postgres_url)
+
+
+def _migrate_shares(url: str | Path) -> None:
+    database = Database(url)
+
+    def make_older(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("ALTER TABLE shared_paths DROP COLUMN described")
+        row = {"path": b"/x", "manifest_size": 0}
+        names = ("manifest_sha1", "manifest_blake3", "info_blake3")
+        old = sa.table("shared_paths", *map(sa.column, (*row, *names)))
+        connection.execute(sa.insert(old).values(**row, **dict.fromkeys(names, b"")))
+        connection.execute(sa.update(schema.schema_version).values(version=2))
+
+    database.write(make_older)
+    database.close()
+    database = Database(url)
+    with database.read() as connection:
+        assert connection.execute(sa.select(schema.shared_paths.c.described)).scalars().all() == [
+            b""
+        ]
+    database.close()
+
+
 def test_a_newer_schema_is_refused_with_a_hint(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     _version(path)
-    with pytest.raises(StorageError, match=r"schema 3.*up to 2") as caught:
+    newest = len(schema.MIGRATIONS)
+    with pytest.raises(StorageError, match=rf"schema {newest + 1}.*up to {newest}") as caught:
         Database(path)
     assert "update" in (caught.value.hint or "")
 

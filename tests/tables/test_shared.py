@@ -195,6 +195,39 @@ def test_an_unchanged_file_is_only_looked_at(share: Share, monkeypatch) -> None:
     assert (result.files, result.hashed, result.removed) == (1, 0, 0)
 
 
+def test_a_manifest_is_made_only_when_something_changed(share: Share, monkeypatch) -> None:
+    made = []
+    build = DirectoryManifest.build.__func__
+
+    def watched(cls, entries, directories):
+        made.append(list(directories))
+        return build(cls, entries, made[-1])
+
+    monkeypatch.setattr(DirectoryManifest, "build", classmethod(watched))
+
+    def scanned() -> int:
+        before = len(made)
+        share.table.scan()
+        return len(made) - before
+
+    share.write("a", b"a")
+    assert [scanned(), scanned(), scanned()] == [1, 0, 0]
+    share.write("a", b"b", OLD + 1)
+    assert [scanned(), scanned()] == [1, 0]
+    (share.root / "hollow").mkdir()
+    assert [scanned(), scanned()] == [1, 0]
+    assert list(share.manifest().empty_directories()) == [("hollow",)]
+    (share.root / "hollow").rmdir()
+    (share.root / "a").unlink()
+    assert [scanned(), scanned()] == [1, 0]
+    share.write("b", b"b")
+    monkeypatch.setattr("bytestag.tables.scanning.save_manifest", lambda *_: ([], []))
+    share.table.scan()  # as if it ended between its last row and the manifest
+    monkeypatch.undo()
+    share.table.scan()
+    assert list(share.manifest().files) == ["b"]
+
+
 def test_a_restart_keeps_the_hashes(tmp_path: Path) -> None:
     database = Database(tmp_path / "a.db")
     share = Share(tmp_path / "share", database)
