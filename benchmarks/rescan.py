@@ -1,0 +1,64 @@
+"""Sharing many small files again, of which none has changed.
+
+100,000 files of some 100 bytes in 1,000 directories, in memory where there is such a place.
+``first``: hashed, described and written to the database; ``again``: median of 3 scans that find
+nothing new, in the same process. Not measured: the start of a command, and publishing. ``--quick``:
+10,000 files, judged in proportion.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.report import Report, note, parse
+from bytestag.tables.shared import SharedFilesKVPTable
+
+SECONDS_MAX = 2.0
+FILES = 100_000
+FILES_PER_DIRECTORY = 100
+MEMORY = Path("/dev/shm")
+OLD = 1_000_000_000
+
+
+def make_files(directory: Path, count: int) -> None:
+    """Make files that were last written long ago."""
+    for number in range(count):
+        path = directory / f"{number // FILES_PER_DIRECTORY:04}" / f"{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % number * 20)
+        os.utime(path, (OLD, OLD))
+
+
+def main() -> int:
+    arguments = parse(__doc__)
+    report = Report("rescan", arguments)
+    count = FILES // 10 if arguments.quick else FILES
+    where = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=where) as temporary:
+        note(f"making {count:,} files")
+        source = Path(temporary, "source")
+        make_files(source, count)
+        table = SharedFilesKVPTable(Path(temporary, "shared.db"), time.time)
+        table.add_path(source)
+        took = []
+        for _ in range(4):
+            began = time.perf_counter()
+            result = table.scan()
+            took.append(time.perf_counter() - began)
+            note(f"{result.files:,} files, {result.hashed:,} hashed: {took[-1]:.2f} s")
+        table.close()
+    first, again = took[0], took[1:]
+    report.add(f"first_{count}_files", first, "s")
+    limit = SECONDS_MAX * count / FILES
+    report.add(f"again_{count}_files", statistics.median(again), "s", "<=", limit)
+    report.add("hashed_again", result.hashed, "files", "==", 0)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
