@@ -13,6 +13,7 @@ More of these failures are tested where their cause would be:
 - a write that is killed (kachery): ``tests/store/test_keeping.py``
 - sharing that says it is done before anybody can fetch (mountainlab-js#50):
   ``tests/cli/test_processes.py``
+- linked files that no peer was served (kachery-p2p): ``test_serving.py``
 - one chunk that is wrong: ``tests/dht/test_downloading.py``
 """
 

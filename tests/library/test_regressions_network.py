@@ -170,6 +170,7 @@ def test_an_object_cut_short_is_had_from_elsewhere(shared, source, programs):
     assert programs.run("two", "verify")[0] == 0
 
 
+@pytest.mark.long
 def test_clocks_that_are_wrong_by_42_seconds_do_no_harm(programs, source, tmp_path):
     """42 s of skew had uploads refused (flatironinstitute/kachery-cloud#10)."""
     skewed = {}
