@@ -278,7 +278,7 @@ class Sharing:
         stored = self._stores.stored
         if stored is None or self._store_watcher is not None:
             return
-        self._store_objects, self._linked = directory.absolute(), linked
+        self._store_objects, self._linked = directory, linked
         await self._runtime.offload(self._follow_links, stored)
         self._store_watcher = ShareWatcher(stored, self._runtime, self._provide_stored)
         self._watching_store = self._parent.create_task(self._store_watcher.run())
@@ -300,7 +300,8 @@ class Sharing:
         The store may have been another when the table was written. Returns whether files changed.
         """
         known = set(stored.shared_directories)
-        served = {self._store_objects, *itertools.islice(self._linked(), LINKED_MAX)}
+        served = {*itertools.islice(self._linked(), LINKED_MAX), self._store_objects}
+        served = {path.absolute() for path in served}
         for path in known - served:
             stored.remove_path(path)
         for path in served - known:
