@@ -7,7 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from bytestag.errors import BytestagError, Corrupt, FormatError, NotFound, Usage
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
 from bytestag.library.files import buffered, copy
+from bytestag.library.incoming import arriving
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import check_tree
 from bytestag.store import places
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 DIRECTORIES_KEPT = 32
 DESCRIBED_KEPT = 1024
-INCOMING = "incoming"
 
 Described = dict[str, Any]
 Report = Callable[[int, int], object]
@@ -308,17 +308,20 @@ class Library:
         if described["type"] != "file":
             raise _is_directory()
         digest = bytes.fromhex(described["sha1"])
-        incoming = self.store.directory / INCOMING
-        incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-        arrived = incoming / digest.hex()
-        self.elsewhere.fetch(link, arrived, report)
         name = link.path[-1] if link.path else link.name
-        try:
+
+        def keep(arrived: Path) -> Content:
             with self.store.receive(digest, described["size"], name) as received:
                 os.replace(arrived, received.path)
                 return received.commit()
-        except FileNotFoundError:  # another process of ours brought it, too, and was first
-            return self.store.find(digest)
+
+        with arriving(self.store.directory, digest) as arrived:
+            with suppress(NotFound):  # whom we waited for brought it
+                return self.store.find(digest)
+            with suppress(FileNotFoundError, Corrupt):  # who brought it was killed
+                return keep(arrived)
+            self.elsewhere.fetch(link, arrived, report)
+            return keep(arrived)
 
 
 class _Directory:

@@ -5,6 +5,7 @@
     objects/aa/HEX    an object, mode 0444, named by its SHA-1
     tmp/PID-RANDOM-N  a file on its way
     bad/HEX-RANDOM    an object whose bytes were found wrong
+    incoming/HEX…     what is being fetched, or was when that was interrupted
 
 A file gets its name by one rename when all its bytes are written and hashed, so whatever kills a
 process leaves whole objects and files in ``tmp``. The time of an object's last change is set back a
@@ -27,6 +28,8 @@ from bytestag.store.values import RACY_COARSE_NS, Stamp
 
 SYNC_BYTES_MIN = 1024 * 1024
 TEMPORARY_SECONDS_MAX = 86_400
+INCOMING = "incoming"
+INCOMING_SECONDS_MAX = 7 * 86_400  # who fetches it again until then goes on where it was
 _HEX = 40
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -152,11 +155,17 @@ class Objects:
 
     def stale(self) -> Iterator[Path]:
         """Yield files on their way that nobody will finish."""
-        limit_ns = self._now_ns() - TEMPORARY_SECONDS_MAX * 1_000_000_000
-        for name in _names(os.path.join(self._root, "tmp")):
-            path = self.directory / "tmp" / name
+        for path in self._older("tmp", TEMPORARY_SECONDS_MAX):
+            if not _is_alive(path.name.partition("-")[0]):
+                yield path
+        yield from self._older(INCOMING, INCOMING_SECONDS_MAX)
+
+    def _older(self, directory: str, seconds: int) -> Iterator[Path]:
+        limit_ns = self._now_ns() - seconds * 1_000_000_000
+        for name in _names(os.path.join(self._root, directory)):
+            path = self.directory / directory / name
             with suppress(OSError):
-                if path.lstat().st_mtime_ns < limit_ns and not _is_alive(name.partition("-")[0]):
+                if path.lstat().st_mtime_ns < limit_ns:
                     yield path
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from bytestag.errors import Corrupt, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
 from bytestag.library.elsewhere import OwnClient, ThroughDoor
+from bytestag.library.incoming import arriving
 from bytestag.library.library import Library, closing
 from bytestag.uri import Link
 
@@ -146,3 +148,42 @@ def test_a_load_goes_on_where_it_was_killed(shared, source, home, programs):
     with open(answer[0], "rb") as file:
         assert file.read() == (source / "big.bin").read_bytes()
     assert programs.run("loader", "verify")[0] == 0
+
+
+def test_processes_that_load_the_same_at_once_all_have_it(programs, tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(os.urandom(30_000_000))
+    link = programs.start("publisher", "share", path, "--host", "127.0.0.1").line()
+    loading = [programs.start("reader", "load", link) for _ in range(3)]
+    codes = [program.code() for program in loading]
+    assert codes == [0, 0, 0], [program.rest("stderr") for program in loading]
+    (kept,) = {program.line() for program in loading}
+    assert os.listdir(programs.home("reader") / "data" / "store" / "incoming") == []
+    with open(kept, "rb") as file:
+        assert file.read() == path.read_bytes()
+
+
+def test_what_arrived_before_its_process_was_killed_is_kept_or_fetched_again(library, shared):
+    link = inside(shared, "big.bin")
+    digest = bytes.fromhex(library.describe(link)["sha1"])
+    with arriving(library.store.directory, digest) as arrived:
+        arrived.write_bytes(b"wrong")
+    assert sha1(library.load(link).read_bytes()) == digest
+    assert not arrived.exists()
+
+
+def test_who_waits_for_a_content_to_arrive_goes_on_when_the_first_is_done(tmp_path):
+    order = []
+
+    def second():
+        with arriving(tmp_path, bytes(20)):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with arriving(tmp_path, bytes(20)) as arrived, arriving(tmp_path, b"x" * 20) as other:
+        assert arrived != other
+        waiting.start()
+        waiting.join(0.05)
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "second"]

@@ -179,6 +179,18 @@ def test_only_temporary_files_of_the_dead_go(store, clock, monkeypatch):
     assert files_in(store.directory / "tmp") == ["999999998-young"]
 
 
+def test_what_nobody_came_back_to_fetch_goes_after_a_week(store, clock):
+    store.add_bytes(b"x")
+    clock.now = time.time()
+    incoming = store.directory / "incoming"
+    incoming.mkdir()
+    for name, days in (("old.bytestag-incomplete", 8), ("young.bytestag-incomplete", 6)):
+        (incoming / name).touch()
+        os.utime(incoming / name, (0, clock.now - days * DAY))
+    store.collect()
+    assert files_in(incoming) == ["young.bytestag-incomplete"]
+
+
 # --- Any order of doing --------------------------------------------------------------------------
 
 
