@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bytestag.errors import BytestagError, Corrupt, FormatError, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
-from bytestag.library.files import buffered, copy
+from bytestag.library.files import buffered, place
 from bytestag.library.incoming import arriving
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import check_tree
@@ -214,7 +215,7 @@ class Library:
     def open(self, link: Link) -> io.BufferedReader:
         """Return a file object; of a file that is elsewhere only what is read travels."""
         try:
-            return io.BufferedReader(io.FileIO(self.locate(link).path))
+            return self.store.open(self.locate(link))
         except NotFound:
             pass
         described = self.describe(link)
@@ -236,7 +237,7 @@ class Library:
         report(content.size, content.size)
         if dest is None:
             return content.path
-        return copy(content.path, dest)
+        return self._copy(content, dest)
 
     def load_directory(self, link: Link, dest: Path, report: Report = no_report) -> Path:
         """Make the directory ``dest``, which must not exist or be empty; return it.
@@ -260,10 +261,20 @@ class Library:
         for path, _ in manifest.directories():
             dest.joinpath(*path).mkdir(exist_ok=True)
         for path, entry in entries:
-            copy(here[entry.sha1].path, dest.joinpath(*path))
+            self._copy(here[entry.sha1], dest.joinpath(*path))
             done += entry.size
             report(done, total)
         return dest
+
+    def _copy(self, content: Content, dest: Path) -> Path:
+        """Copy a content; not the user's file that holds it, if that changes meanwhile."""
+
+        def write(temporary: Path) -> None:
+            shutil.copyfile(content.path, temporary)
+            if content.origin != "object" and self.store.believer.confirm(content) is None:
+                raise NotFound(f"{str(content.path)!r} changed while it was copied")
+
+        return place(write, dest)
 
     def find(self, link: Link) -> Described:
         """Return where a file is: ``here`` its path or None, ``holders`` and ``providers``.

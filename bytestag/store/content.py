@@ -8,12 +8,13 @@ nodes or networks. Threads and processes may use one store together.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from bytestag.errors import NotFound, UsageError
 from bytestag.store.belief import Believer
@@ -147,7 +148,7 @@ class ContentStore:
             return False
         return self.believer.find(digest, "sha1") is not None
 
-    def open(self, content: Content) -> BinaryIO:
+    def open(self, content: Content) -> io.BufferedReader:
         """Open a content for reading. Raises NotFound if it is gone or has changed."""
         return open_content(self, content)
 

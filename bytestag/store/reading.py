@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from bytestag.errors import NotFound, UsageError
 from bytestag.store.values import Content, Stamp
@@ -56,7 +56,7 @@ class Watched(io.FileIO):
             )
 
 
-def open_content(store: ContentStore, content: Content) -> BinaryIO:
+def open_content(store: ContentStore, content: Content) -> io.BufferedReader:
     """Open a content for reading. Raises NotFound."""
     return io.BufferedReader(_open(store, content), BUFFER_BYTES)
 

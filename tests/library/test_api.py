@@ -3,6 +3,9 @@
 import asyncio
 import io
 import json
+import os
+import shutil
+import signal
 import threading
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 
 import bytestag
 from bytestag import aio, api
-from bytestag.errors import FormatError, NotFound, UsageError
+from bytestag.errors import FormatError, NotFound, StorageError, UsageError
 from bytestag.hashing import sha1
 
 
@@ -144,6 +147,34 @@ def test_a_linked_file_that_changes_is_not_served_any_more(tmp_path):
         bytestag.load_file(uri)
 
 
+def test_a_linked_file_that_changes_under_its_reader_is_an_error(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"A" * 3_000_000)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    with bytestag.open_file(bytestag.link_file(path)) as file:
+        assert file.read(2) == b"AA"
+        path.write_bytes(b"B" * 3_000_000)
+        file.seek(2_000_000)
+        with pytest.raises(NotFound, match="changed"):
+            file.read(2)
+
+
+def test_a_linked_file_that_changes_while_it_is_copied_is_no_copy(tmp_path, monkeypatch):
+    path, dest = tmp_path / "x", tmp_path / "copy"
+    path.write_bytes(b"before")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    uri = bytestag.link_file(path)
+
+    def change_and_copy(source, temporary):
+        path.write_bytes(b"after!")
+        temporary.write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(shutil, "copyfile", change_and_copy)
+    with pytest.raises(NotFound, match="changed"):
+        bytestag.load_file(uri, dest)
+    assert not dest.exists()
+
+
 def test_a_path_is_a_name(tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps([1]))
@@ -160,6 +191,29 @@ def test_it_works_inside_a_running_loop_and_as_coroutines():
         return await asyncio.gather(*(aio.store_text(str(n)) for n in range(20)))
 
     assert len(set(asyncio.run(main()))) == 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_coroutines_go_on_in_a_forked_child():
+    uri = asyncio.run(aio.store_text("before the fork"))
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        os._exit(asyncio.run(aio.load_text(uri)) != "before the fork")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(StorageError, match="no file"):
+        bytestag.load_file(bytestag.store_text("x"), pipe)
+    assert pipe.is_fifo()
+
+
+def test_a_name_that_no_file_can_have_is_not_found():
+    with pytest.raises(NotFound, match="no such file"):
+        bytestag.load_file("a" * 5000)
 
 
 def test_threads_share_one_library():
