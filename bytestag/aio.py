@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -21,7 +22,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 THREADS = 4
-_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="bytestag-aio")
+_pool: ThreadPoolExecutor
+
+
+def _make_pool() -> None:
+    global _pool
+    _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="bytestag-aio")
+
+
+_make_pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_pool)  # the threads of the old one are not there
 
 
 def _awaited(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
