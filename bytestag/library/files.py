@@ -82,8 +82,10 @@ def buffered(read: Callable[[int, int], bytes], size: int, name: str) -> io.Buff
 def place(write: Callable[[Path], object], dest: Path) -> Path:
     """Have ``write`` make a file beside ``dest``, then give it the name; return ``dest``.
 
-    Whoever reads ``dest`` sees the old file or the new one, whole. Raises StorageError, NoSpace.
+    Whoever reads ``dest`` sees the old file or the new one, whole. Raises StorageError.
     """
+    if dest.exists() and not dest.is_file() and not dest.is_dir():  # a device, a pipe: kept
+        raise StorageError(f"{str(dest)!r} is no file", hint="write to it with `bytestag cat`")
     temporary = dest.with_name(f".{dest.name[:64]}.{secrets.token_hex(4)}.part")
     try:
         write(temporary)

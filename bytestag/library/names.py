@@ -26,7 +26,7 @@ def read_name(name: str | os.PathLike[str]) -> Link | Path:
     if isinstance(name, str) and _LINK.match(text.strip()):
         return Link.parse(text)
     path = Path(os.path.expanduser(text))
-    if path.exists():
+    if os.path.exists(path):  # Path.exists would raise for some
         return _from_prv(path) if path.suffix == ".prv" and path.is_file() else path
     if _BARE.fullmatch(text.strip()):
         return Link.parse(text)
