@@ -8,9 +8,9 @@ import click
 
 from bytestag.cli.library import STORE, link_of, opened
 from bytestag.cli.options import command, option
-from bytestag.cli.output import Output
+from bytestag.cli.output import Output, printable
 from bytestag.cli.values import Duration, Size, count, print_size
-from bytestag.errors import BytestagError, Corrupt, NotFound
+from bytestag.errors import BytestagError, Corrupt, NotFound, NotPermitted
 
 
 @command(
@@ -46,7 +46,7 @@ def _each(
             try:
                 link = link_of(text)
                 change(library.store, library.locate(link).sha1)
-            except NotFound as error:
+            except (NotFound, NotPermitted) as error:
                 failed = error
                 output.warn(f"{text}: {error.message}")
                 continue
@@ -143,7 +143,7 @@ def list(output: Output, **values: Any) -> int:
             pinned = "pinned" if content.is_pinned else ""
             output.answer(
                 f"{content.sha1.hex()} {content.size:>14,} {pinned:<6} {content.origin:<7} "
-                f"{content.name}"
+                f"{printable(content.name)}"
             )
     output.note(f"{count(number, 'object')}, {print_size(total)}")
     return 0

@@ -10,7 +10,7 @@ import click
 
 from bytestag.cli.library import READING, link_of, opened
 from bytestag.cli.options import command, option
-from bytestag.cli.output import Output
+from bytestag.cli.output import Output, printable
 from bytestag.cli.values import count, print_size
 from bytestag.errors import BytestagError, UsageError
 
@@ -43,10 +43,10 @@ def ls(output: Output, link: str, long: bool, recursive: bool, **values: Any) ->
         output.json({"type": "result", "link": str(parsed), "entries": listed})
         return 0
     for name in directories:
-        output.answer(f"{name}/")
+        output.answer(f"{printable(name)}/")
     for name, entry in files:
         details = f"{entry.sha1.hex()} {entry.size:>14,} " if long else ""
-        output.answer(f"{details}{name}")
+        output.answer(f"{details}{printable(name)}")
     return 0
 
 
