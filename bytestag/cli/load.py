@@ -15,7 +15,7 @@ from bytestag.cli.library import READING, link_of, opened, report_to
 from bytestag.cli.options import absolute_path, command, option
 from bytestag.cli.output import Output, write_bytes
 from bytestag.cli.values import print_size
-from bytestag.errors import NotFound, UsageError
+from bytestag.errors import Corrupt, NotFound, UsageError
 
 if TYPE_CHECKING:
     from bytestag.library.library import Library
@@ -126,6 +126,7 @@ def _say_size(output: Output, link: str, found: dict[str, Any]) -> int:
     *READING,
 )
 def cat(output: Output, link: str, start: int, end: int | None, **values: Any) -> int:
+    from bytestag.hashing import sha1_hasher
     from bytestag.library.names import read_name
 
     found = read_name(link)
@@ -136,10 +137,16 @@ def cat(output: Output, link: str, start: int, end: int | None, **values: Any) -
     if output.is_json:
         raise UsageError("the answer of cat is bytes", hint="leave out --json; see `bytestag info`")
     with opened(values) as library:
-        size = library.describe(found)["size"]
+        described = library.describe(found)
+        size = described["size"]
         stop = size if end is None else min(end, size)
+        is_whole, hasher = start == 0 and stop == size, sha1_hasher()
         while start < stop:
             piece = library.read(found, start, min(start + CAT_BYTES, stop))
             write_bytes(sys.stdout.buffer, piece)
             start += len(piece)
+            if is_whole and "path" not in described:  # what is here was believed already
+                hasher.update(piece)
+                if start == size and hasher.digest().hex() != described["sha1"]:
+                    raise Corrupt(f"what came is not {described['sha1']}")
     return 0

@@ -210,7 +210,10 @@ class Library:
             return b""
         if here is not None:
             return self.store.read(here, start, end)
-        return self.elsewhere.read(link, start, end)
+        data = self.elsewhere.read(link, start, end)
+        if len(data) == size and sha1(data).hex() != self.describe(link)["sha1"]:
+            raise Corrupt("all parts fit, but the whole does not")
+        return data
 
     def open(self, link: Link) -> io.BufferedReader:
         """Return a file object; of a file that is elsewhere only what is read travels."""

@@ -10,7 +10,7 @@ import pytest
 from bytestag.errors import Corrupt, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
-from bytestag.library.elsewhere import OwnClient, ThroughDoor
+from bytestag.library.elsewhere import Nowhere, OwnClient, ThroughDoor
 from bytestag.library.incoming import arriving
 from bytestag.library.library import Library, closing
 from bytestag.uri import Link
@@ -187,3 +187,22 @@ def test_who_waits_for_a_content_to_arrive_goes_on_when_the_first_is_done(tmp_pa
         order.append("first")
     waiting.join(10)
     assert order == ["first", "second"]
+
+
+class Liar(Nowhere):
+    """One who describes a file truly and gives other bytes."""
+
+    def describe(self, link):
+        return {"type": "file", "size": 3, "sha1": sha1(b"yes").hex(), "blake3": ""}
+
+    def read(self, link, start, end):
+        return b"no!"[start:end]
+
+
+def test_a_whole_file_that_is_read_as_a_range_is_compared_with_its_hash(home):
+    with closing(Library(LibraryConfig())) as library:
+        library._elsewhere = Liar()
+        link = Link("sha1", sha1(b"yes"))
+        assert library.read(link, 0, 2) == b"no"
+        with pytest.raises(Corrupt):
+            library.read(link)
