@@ -156,7 +156,7 @@ def store_object(value: Any, basename: str = "file.json", *, indent: int | None 
     """Store a value as JSON, as kachery wrote it; return its URI. Raises UsageError."""
     try:
         text = json.dumps(value, indent=indent, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"not JSON: {error}", hint="store arrays with store_npy") from error
     return store_text(text, basename)
 
@@ -231,7 +231,7 @@ def load_object(name: Name) -> Any:
     """Return the value of a JSON file. Raises FormatError if it is none."""
     try:
         return json.loads(_whole(name))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"not JSON: {error}") from error
 
 
@@ -244,7 +244,7 @@ def load_npy(name: Name) -> Any:
         raise FormatError("not an NPY file")
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
-    except ValueError as error:
+    except Exception as error:  # a wrong header gives ValueError, TokenError, MemoryError …
         raise FormatError(f"the array cannot be loaded: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -34,6 +35,10 @@ class LibraryConfig:
     """Seconds up to the first verified byte."""
     use_hard_links: bool = False
     """Store by hard links where the file system can."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.timeout, int | float) or not 0 < self.timeout < math.inf:
+            raise UsageError(f"the timeout is no number of seconds: {str(self.timeout)[:40]!r}")
 
     @classmethod
     def from_environment(cls) -> LibraryConfig:
@@ -70,6 +75,8 @@ class LibraryConfig:
         for name in ("store_dir", "state_dir"):
             if changes.get(name) is not None:
                 changes[name] = Path(os.path.abspath(os.path.expanduser(changes[name])))
+        if isinstance(changes.get("known_nodes"), str):
+            changes["known_nodes"] = changes["known_nodes"].split()
         if "known_nodes" in changes:
             changes["known_nodes"] = tuple(
                 parse_address(node) if isinstance(node, str) else tuple(node)

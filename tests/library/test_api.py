@@ -15,6 +15,7 @@ import bytestag
 from bytestag import aio, api
 from bytestag.errors import FormatError, NotFound, StorageError, UsageError
 from bytestag.hashing import sha1
+from bytestag.library.config import LibraryConfig
 
 
 def test_values_come_back(tmp_path):
@@ -125,6 +126,36 @@ def test_failures_are_exceptions_with_reasons(tmp_path):
         bytestag.set_config(stoer_dir="x")
     with pytest.raises(AttributeError):
         _ = bytestag.nothing
+
+
+def test_values_that_are_made_to_break_their_readers_are_errors_of_ours():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(UsageError, match="not JSON"):
+        bytestag.store_object(deep)
+    with pytest.raises(FormatError, match="not JSON"):
+        bytestag.load_object(bytestag.store_text("[" * 100_000))
+    shape = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,), }"
+    for header in (shape, b"{'a':"):
+        array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        with pytest.raises(FormatError, match="cannot be loaded"):
+            bytestag.load_npy(bytestag.store_bytes(array))
+
+
+@pytest.mark.parametrize("timeout", ["soon", float("nan"), float("inf"), 0, -1])
+def test_a_timeout_is_a_number_of_seconds(timeout, monkeypatch):
+    with pytest.raises(UsageError, match="timeout"):
+        bytestag.set_config(timeout=timeout)
+    monkeypatch.setenv("BYTESTAG_TIMEOUT", str(timeout))
+    with pytest.raises(UsageError):
+        LibraryConfig.from_environment()
+
+
+def test_nodes_are_given_as_a_list_or_as_the_variable_has_them():
+    for nodes in ("127.0.0.1:4000 127.0.0.2:4001", ["127.0.0.1:4000", ("127.0.0.2", 4001)]):
+        with bytestag.using(known_nodes=nodes):
+            assert bytestag.get_config().known_nodes == (("127.0.0.1", 4000), ("127.0.0.2", 4001))
 
 
 def test_nothing_is_unpickled(tmp_path):
