@@ -44,9 +44,9 @@ class Believer:
         if algorithm == "sha1":
             return self._with_sha1(digest)
         for sha1 in self._index.with_md5(digest):
-            content = self._with_sha1(sha1)
-            if content is not None and content.md5 == digest:
-                return content
+            for content in self._all_with_sha1(sha1):
+                if content.md5 == digest:  # of some it was never asked for
+                    return content
         return self._elsewhere(digest, algorithm)
 
     def confirm(self, content: Content) -> Content | None:
@@ -65,7 +65,13 @@ class Believer:
         return row if row and status and row.stamp == Stamp.of(status) else None
 
     def _with_sha1(self, sha1: bytes) -> Content | None:
-        return self.own(sha1) or self.link(sha1) or self._elsewhere(sha1, "sha1")
+        return next(self._all_with_sha1(sha1), None)
+
+    def _all_with_sha1(self, sha1: bytes) -> Iterator[Content]:
+        for find in (self.own, self.link, lambda digest: self._elsewhere(digest, "sha1")):
+            content = find(sha1)
+            if content is not None:
+                yield content
 
     # --- Our own ---------------------------------------------------------------------------------
 

@@ -538,3 +538,12 @@ def test_removing_a_link_leaves_the_file(store, tmp_path):
     store.remove(content.sha1)
     assert content.sha1 not in store
     assert path.read_bytes() == b"some text"
+
+
+def test_md5_finds_a_link_beside_an_object_whose_md5_is_not_known(tmp_path):
+    store = ContentStore(tmp_path / "store")
+    store.add_bytes(b"some text")
+    path = tmp_path / "x"
+    path.write_bytes(b"some text")
+    link = store.add_file(path, algorithms=["md5"], is_linked=True)
+    assert store.find(link.md5, "md5").path == path
