@@ -65,7 +65,8 @@ class Writer:
             return None
         now = self._now_ns()
         self._index.touch([row.sha1], now)  # first, so that a collector sees it
-        return self._believer.own(row.sha1)
+        content = self._believer.own(row.sha1)
+        return None if content is None or (wants_md5 and not content.md5) else content
 
     def copied(
         self, place: str, wants_md5: bool, use_hard_links: bool, tick: Tick, *, sync: bool | None

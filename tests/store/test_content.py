@@ -547,3 +547,14 @@ def test_md5_finds_a_link_beside_an_object_whose_md5_is_not_known(tmp_path):
     path.write_bytes(b"some text")
     link = store.add_file(path, algorithms=["md5"], is_linked=True)
     assert store.find(link.md5, "md5").path == path
+
+
+def test_an_md5_that_the_object_lost_is_computed_again(tmp_path):
+    store = ContentStore(tmp_path / "store")
+    path = tmp_path / "x"
+    path.write_bytes(b"some text")
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    md5 = store.add_file(path, algorithms=["md5"]).md5
+    store.remove(store.find(md5, "md5").sha1)
+    store.add_bytes(b"some text")
+    assert store.add_file(path, algorithms=["md5"]).md5 == md5
