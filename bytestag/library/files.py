@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -10,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from bytestag.errors import StorageError
+from bytestag.errors import NoSpace, StorageError
 from bytestag.hashing import blake3_hasher, sha1_hasher
 
 BUFFER_BYTES = 1024 * 1024
@@ -82,7 +83,7 @@ def buffered(read: Callable[[int, int], bytes], size: int, name: str) -> io.Buff
 def place(write: Callable[[Path], object], dest: Path) -> Path:
     """Have ``write`` make a file beside ``dest``, then give it the name; return ``dest``.
 
-    Whoever reads ``dest`` sees the old file or the new one, whole. Raises StorageError.
+    Whoever reads ``dest`` sees the old file or the new one, whole. Raises StorageError, NoSpace.
     """
     if dest.exists() and not dest.is_file() and not dest.is_dir():  # a device, a pipe: kept
         raise StorageError(f"{str(dest)!r} is no file", hint="write to it with `bytestag cat`")
@@ -92,14 +93,26 @@ def place(write: Callable[[Path], object], dest: Path) -> Path:
         os.replace(temporary, dest)
     except IsADirectoryError as error:
         raise StorageError(f"{str(dest)!r} is a directory", hint="name the file to make") from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if dest.parent.is_dir():
             raise
         raise StorageError(f"there is no directory {str(dest.parent)!r}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpace(f"no space left for {str(dest)!r}", hint="free some") from error
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return dest
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above, unless it is there. Raises StorageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {str(path)!r}: {error.strerror}") from error
 
 
 def hashes(path: Path) -> tuple[int, bytes, bytes]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bytestag.errors import BytestagError, Corrupt, FormatError, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
-from bytestag.library.files import buffered, place
+from bytestag.library.files import buffered, make_directory, place
 from bytestag.library.incoming import arriving
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import check_tree
@@ -260,7 +260,7 @@ class Library:
                 self.elsewhere.fetch(_directory_link(link), dest, report)
                 return dest
         total, done = sum(entry.size for _, entry in entries), 0
-        dest.mkdir(parents=True, exist_ok=True)
+        make_directory(dest)
         for path, _ in manifest.directories():
             dest.joinpath(*path).mkdir(exist_ok=True)
         for path, entry in entries:

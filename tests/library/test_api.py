@@ -1,6 +1,7 @@
 """The Python door."""
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 
 import bytestag
 from bytestag import aio, api
-from bytestag.errors import FormatError, NotFound, StorageError, UsageError
+from bytestag.errors import FormatError, NoSpace, NotFound, StorageError, UsageError
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
 
@@ -232,6 +233,25 @@ def test_coroutines_go_on_in_a_forked_child():
         signal.alarm(10)
         os._exit(asyncio.run(aio.load_text(uri)) != "before the fork")
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_place_that_cannot_be_is_an_error_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    (tmp_path / "tree").mkdir()
+    text, tree = bytestag.store_text("x"), bytestag.store_dir(tmp_path / "tree")
+    for place in (tmp_path / "file" / "x", tmp_path / "nowhere"):
+        with pytest.raises(StorageError, match="cannot make"):
+            bytestag.load_dir(tree, place)
+    with pytest.raises(StorageError, match="no directory"):
+        bytestag.load_file(text, tmp_path / "file" / "x")
+
+    def fill(*_paths):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    with pytest.raises(NoSpace):
+        bytestag.load_file(text, tmp_path / "copy")
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path):
