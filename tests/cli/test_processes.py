@@ -265,6 +265,7 @@ def test_a_node_killed_under_a_share_with_a_goal_has_gone_away(programs, source)
 # --- JSON ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_json_of_every_command_has_the_keys_of_its_page(programs, source, tmp_path):
     seen = {}
 

@@ -191,6 +191,7 @@ def published(programs, source):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_files_and_directories_are_found_and_fetched_by_prv(programs, source, tmp_path):
     (source / "nothing").mkdir()
     address = published(programs, source)
@@ -222,6 +223,7 @@ def test_files_and_directories_are_found_and_fetched_by_prv(programs, source, tm
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("through", [True, False])
 def test_a_prvdir_of_which_some_is_nowhere_is_partly_done(programs, source, tmp_path, through):
     address = published(programs, source)
