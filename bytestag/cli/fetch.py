@@ -44,6 +44,7 @@ def fetch(
     from bytestag.cli import pointers
     from bytestag.gateway.door import Door
 
+    check_online()
     settings = node_settings(values)
     pointer = pointers.read_pointer(link) if pointers.is_pointer(link) else None
     if pointer is None:
@@ -71,6 +72,18 @@ def fetch(
     if door is not None:
         return _fetch_through(door, screen, parsed, path, force, timeout, settings)
     return _fetch_here(output, screen, parsed, path, force, timeout, settings)
+
+
+def check_online() -> None:
+    """Raise Unreachable if the environment says that the network is not to be asked."""
+    from bytestag.errors import Unreachable
+    from bytestag.library.config import LibraryConfig
+
+    if LibraryConfig.from_environment().local_only:
+        raise Unreachable(
+            "the network is not asked: BYTESTAG_OFFLINE is set",
+            hint="unset it; what is here is read by `bytestag load LINK`",
+        )
 
 
 def read_link(text: str, settings: NodeSettings) -> Link:

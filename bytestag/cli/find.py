@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 )
 def find(output: Output, link: str, **values: Any) -> int:
     from bytestag.cli import pointers
-    from bytestag.cli.fetch import read_link, serves
+    from bytestag.cli.fetch import check_online, read_link, serves
     from bytestag.cli.share_through import known_nodes
     from bytestag.gateway.door import Door
 
+    check_online()
     settings = node_settings(values)
     pointer = pointers.read_pointer(link) if pointers.is_pointer(link) else None
     if pointer is None:

@@ -285,6 +285,15 @@ def test_keys_of_all_commands_may_stand_in_one_file(invoke, tmp_path):
     assert invoke("status", "--config", str(config)).exit_code == 4
 
 
+@pytest.mark.parametrize("name", ["find", "fetch"])
+def test_offline_asks_nobody(invoke, monkeypatch, name):
+    monkeypatch.setenv("BYTESTAG_OFFLINE", "1")
+    monkeypatch.setattr("bytestag.cli.running.run", None)
+    done = invoke(name, "sha1://" + "0" * 40)
+    assert done.exit_code == 4
+    assert "BYTESTAG_OFFLINE" in done.stderr
+
+
 # --- The page ------------------------------------------------------------------------------------
 
 
