@@ -124,6 +124,7 @@ def test_what_was_hashed_before_anybody_was_known_is_published_once_somebody_is(
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_what_is_served_is_announced_part_by_part_and_goes_on_after_a_restart(
     tmp_path,
 ):
@@ -168,6 +169,7 @@ def test_what_is_served_is_announced_part_by_part_and_goes_on_after_a_restart(
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_a_cycle_is_not_begun_anew_because_our_addresses_are_not_known_yet(tmp_path):
     (tmp_path / "a").write_bytes(b"a" * 5000)
 

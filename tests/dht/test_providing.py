@@ -115,6 +115,7 @@ def tap(world, client):
     return counts
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_key_reaches_the_twenty_closest_and_a_renewal_takes_a_datagram_a_holder():
     async def main(world):
