@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +50,9 @@ def opened(values: Mapping[str, Any]) -> Iterator[Library]:
         "known_nodes": values.get("known_node") or (),
     }
     config = LibraryConfig.from_environment()
-    library = Library(config.changed(**{name: value for name, value in told.items() if value}))
-    try:
+    told = {name: value for name, value in told.items() if value}
+    with closing(Library(config.changed(**told))) as library:
         yield library
-    finally:
-        library.close()
 
 
 def report_to(output: Output, what: str) -> Callable[[int, int], None]:

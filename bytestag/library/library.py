@@ -7,8 +7,8 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -385,12 +385,3 @@ def _is_directory() -> UsageError:
 
 def _directory_link(link: Link) -> Link:
     return link if link.kind == "d" or link.path else replace(link, kind="d")
-
-
-@contextmanager
-def closing(library: Library) -> Iterator[Library]:
-    """Use a library and close it."""
-    try:
-        yield library
-    finally:
-        library.close()

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
 from bytestag.library.elsewhere import Nowhere, OwnClient, ThroughDoor
 from bytestag.library.incoming import arriving
-from bytestag.library.library import Library, closing
+from bytestag.library.library import Library
 from bytestag.uri import Link
 
 

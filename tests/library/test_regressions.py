@@ -23,6 +23,7 @@ import os
 import random
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
@@ -32,7 +33,7 @@ from bytestag.cli.main import program
 from bytestag.errors import Corrupt, FormatError, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
-from bytestag.library.library import Library, closing
+from bytestag.library.library import Library
 from bytestag.uri import Link
 
 NOWHERE = f"sha1://{'ad' * 20}/file.dat"
