@@ -32,8 +32,8 @@ from typing import Any
 
 from bytestag.errors import Corrupt, FormatError, UsageError
 from bytestag.library.config import LibraryConfig
-from bytestag.library.files import copy, hashes
-from bytestag.library.library import Described, Library, Report
+from bytestag.library.files import copy
+from bytestag.library.library import Described, Library, Report, describe_path
 from bytestag.library.names import read_name
 from bytestag.library.progress import Progress, reporting
 from bytestag.models.directory import DirectoryManifest
@@ -291,9 +291,7 @@ def get_file_info(name: Name) -> Described:
     if isinstance(found, Link):
         return library().describe(found)
     _check_file(found)
-    size, sha1, blake3 = hashes(found)
-    named = {"sha1": sha1.hex(), "blake3": blake3.hex(), "path": str(found)}
-    return {"type": "file", "size": size, **named, "origin": "path"}
+    return describe_path(found)
 
 
 def find(name: Name) -> Described:

@@ -73,20 +73,14 @@ def info(output: Output, name: str, **values: Any) -> int:
 
 
 def _of_path(path: Path) -> dict[str, Any]:
-    from bytestag.library.files import hashes
+    from bytestag.library.library import describe_path
     from bytestag.uri import Link
 
     if path.is_dir():
         raise UsageError(f"{str(path)!r} is a directory", hint="bytestag store DIR gives its link")
-    size, sha1, blake3 = hashes(path)
-    return {
-        "link": str(Link("sha1", sha1, path.name)),
-        "type": "file",
-        "size": size,
-        "sha1": sha1.hex(),
-        "blake3": blake3.hex(),
-        "path": str(path),
-    }
+    described = describe_path(path)
+    link = Link("sha1", bytes.fromhex(described["sha1"]), path.name)
+    return {"link": str(link), **described}
 
 
 @command(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bytestag.errors import NoSpace, StorageError
-from bytestag.hashing import blake3_hasher, sha1_hasher
 
 BUFFER_BYTES = 1024 * 1024
 """What a small read asks for: four parts."""
@@ -113,17 +112,6 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot make {str(path)!r}: {error.strerror}") from error
-
-
-def hashes(path: Path) -> tuple[int, bytes, bytes]:
-    """Return size, SHA-1 and BLAKE3 of a file."""
-    size, sha1, blake3 = 0, sha1_hasher(), blake3_hasher()
-    with path.open("rb") as file:
-        while block := file.read(BUFFER_BYTES):
-            size += len(block)
-            sha1.update(block)
-            blake3.update(block)
-    return size, sha1.digest(), blake3.digest()
 
 
 def copy(source: Path, dest: Path) -> Path:

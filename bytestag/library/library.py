@@ -22,6 +22,7 @@ from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import check_tree
 from bytestag.store import places
 from bytestag.store.content import Content, ContentStore
+from bytestag.store.copying import hash_path
 from bytestag.uri import MD5_SCHEMES, Link
 
 if TYPE_CHECKING:
@@ -363,6 +364,16 @@ class _Directory:
         if isinstance(found, FileEntry):
             raise UsageError(f"{'/'.join(path)!r} is a file, not a directory")
         return found
+
+
+def describe_path(path: Path) -> Described:
+    """Return what ``describe`` does of a file of the user's; it is not kept.
+
+    Raises NotFound, NotPermitted, StorageError; UsageError for what is no file.
+    """
+    hashes, _stamp = hash_path(path, lambda: 0)  # the stamp is for who keeps it
+    named = {"sha1": hashes.sha1.hex(), "blake3": hashes.blake3.hex(), "path": str(path)}
+    return {"type": "file", "size": hashes.size, **named, "origin": "path"}
 
 
 def _describe_file(digest: bytes, size: int, blake3: bytes, content: Content | None) -> Described:
