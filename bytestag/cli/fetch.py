@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bytestag.cli.journal import Journal
-from bytestag.cli.options import HINTS, NETWORK, absolute_path, command, node_settings, option
+from bytestag.cli.options import (
+    HINTS,
+    NETWORK,
+    TIMEOUT,
+    absolute_path,
+    command,
+    node_settings,
+    option,
+)
 from bytestag.cli.output import Output
 from bytestag.cli.screens import FetchScreen
+from bytestag.errors import Unreachable
 
 if TYPE_CHECKING:
     from bytestag.cli.running import Stop
     from bytestag.daemon.settings import NodeSettings
     from bytestag.events.runtime import Runtime
+    from bytestag.gateway.door import Door
+    from bytestag.models.prv import PrvDirectory, PrvFile
     from bytestag.uri import Link
 
 
@@ -27,14 +38,7 @@ if TYPE_CHECKING:
     click.argument("link"),
     click.argument("dest", required=False, type=click.Path(path_type=Path)),
     option("--force", is_flag=True, help="Replace a file that differs."),
-    option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        default=20.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long to wait for the first verified byte.",
-    ),
+    TIMEOUT,
     HINTS,
     *NETWORK,
 )
@@ -42,24 +46,16 @@ def fetch(
     output: Output, link: str, dest: Path | None, force: bool, timeout: float, **values: Any
 ) -> int:
     from bytestag.cli import pointers
-    from bytestag.gateway.door import Door
 
-    check_online()
     settings = node_settings(values)
-    pointer = pointers.read_pointer(link) if pointers.is_pointer(link) else None
-    if pointer is None:
-        parsed = read_link(link, settings)
-    else:
-        parsed = pointers.pointer_link(link, pointer, settings)
+    parsed, pointer = read_named(link, settings)
     journal = Journal(settings.state / "fetches")
     path = destination(parsed, dest, journal)
 
     def on_found() -> None:
         journal.note(parsed.key, path)
 
-    door = Door.find(settings.state_directory)
-    if door is not None and not serves(door, parsed, settings):
-        door = None
+    door = door_to(parsed, settings)
     screen = FetchScreen(output, on_found)
     if pointer is not None:
         from bytestag.models.prv import PrvDirectory
@@ -74,25 +70,38 @@ def fetch(
     return _fetch_here(output, screen, parsed, path, force, timeout, settings)
 
 
-def check_online() -> None:
-    """Raise Unreachable if the environment says that the network is not to be asked."""
-    from bytestag.errors import Unreachable
+def read_named(text: str, settings: NodeSettings) -> tuple[Link, PrvFile | PrvDirectory | None]:
+    """Return the link that the user named, and the .prv or .prvdir file, if it was one.
+
+    The link is without its addresses if they are not wished. Raises UsageError, FormatError; and
+    Unreachable if the environment says that the network is not to be asked.
+    """
+    from bytestag.cli import pointers
     from bytestag.library.config import LibraryConfig
+    from bytestag.uri import Link
 
     if LibraryConfig.from_environment().local_only:
         raise Unreachable(
             "the network is not asked: BYTESTAG_OFFLINE is set",
             hint="unset it; what is here is read by `bytestag load LINK`",
         )
-
-
-def read_link(text: str, settings: NodeSettings) -> Link:
-    """Read a link, without its addresses if they are not wished. Raises UsageError."""
-    from bytestag.uri import Link
-
-    link = Link.parse(text)
+    pointer = pointers.read_pointer(text) if pointers.is_pointer(text) else None
+    link = Link.parse(text) if pointer is None else pointers.pointer_link(text, pointer)
     _ = link.key  # an md5:// link is refused before anything starts
-    return link if settings.has_hints else replace(link, hints=())
+    return link if settings.has_hints else replace(link, hints=()), pointer
+
+
+def door_to(link: Link, settings: NodeSettings) -> Door | None:
+    """Return the running node, if there is one in the network that is meant."""
+    from bytestag.gateway.door import Door
+    from bytestag.uri import OPEN_NETWORK
+
+    door = Door.find(settings.state_directory)
+    is_open = link.network == OPEN_NETWORK
+    wanted = settings.network or ("" if is_open and link.scheme != "bytestag" else link.network)
+    if door is not None and wanted and door.ask("GET", "/v1/status")["network"] != wanted:
+        return None
+    return door
 
 
 def destination(link: Link, dest: Path | None, journal: Journal) -> Path:
@@ -113,17 +122,8 @@ def destination(link: Link, dest: Path | None, journal: Journal) -> Path:
     return (dest or Path.cwd()) / (name or link.key.base16)
 
 
-def serves(door: Any, link: Link, settings: NodeSettings) -> bool:
-    """Return whether the running node is in the network that is meant."""
-    from bytestag.uri import OPEN_NETWORK
-
-    is_open = link.network == OPEN_NETWORK
-    wanted = settings.network or ("" if is_open and link.scheme != "bytestag" else link.network)
-    return not wanted or door.ask("GET", "/v1/status")["network"] == wanted
-
-
 def _fetch_through(
-    door: Any,
+    door: Door,
     screen: FetchScreen,
     link: Link,
     dest: Path,

@@ -26,20 +26,12 @@ if TYPE_CHECKING:
 )
 def find(output: Output, link: str, **values: Any) -> int:
     from bytestag.cli import pointers
-    from bytestag.cli.fetch import check_online, read_link, serves
+    from bytestag.cli.fetch import door_to, read_named
     from bytestag.cli.share_through import known_nodes
-    from bytestag.gateway.door import Door
 
-    check_online()
     settings = node_settings(values)
-    pointer = pointers.read_pointer(link) if pointers.is_pointer(link) else None
-    if pointer is None:
-        parsed = read_link(link, settings)
-    else:
-        parsed = pointers.pointer_link(link, pointer, settings)
-    door = Door.find(settings.state_directory)
-    if door is not None and not serves(door, parsed, settings):
-        door = None
+    parsed, pointer = read_named(link, settings)
+    door = door_to(parsed, settings)
     if pointer is not None:
         from bytestag.models.prv import PrvDirectory
 

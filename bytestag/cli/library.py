@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bytestag.cli.options import NETWORK, option
+from bytestag.cli.options import NETWORK, TIMEOUT, option
 from bytestag.cli.output import Output
 from bytestag.cli.values import print_size
 
@@ -21,14 +21,6 @@ STORE = option(
     "--store-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Directory of the content store.",
-)
-TIMEOUT = option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=20.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the first verified byte.",
 )
 LOCAL_ONLY = option("--local-only", is_flag=True, help="Do not ask the network.")
 READING = (STORE, LOCAL_ONLY, TIMEOUT, *NETWORK)

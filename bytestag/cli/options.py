@@ -263,6 +263,14 @@ NETWORK = (
     option("--log-filename", metavar="FILE", help="Where to log to, instead of standard error."),
 )
 
+TIMEOUT = option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the first verified byte.",
+)
 HINTS = option(
     "--hints/--no-hints",
     default=True,

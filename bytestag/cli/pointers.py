@@ -52,7 +52,7 @@ def read_pointer(text: str) -> PrvFile | PrvDirectory:
         raise StorageError(f"cannot read {str(path)!r}: {error.strerror}") from error
 
 
-def pointer_link(text: str, pointer: PrvFile | PrvDirectory, settings: NodeSettings) -> Link:
+def pointer_link(text: str, pointer: PrvFile | PrvDirectory) -> Link:
     """Return the link for what is meant: its name is that of the file without its suffix."""
     from bytestag.models.prv import PrvFile
     from bytestag.uri import Link
@@ -60,11 +60,8 @@ def pointer_link(text: str, pointer: PrvFile | PrvDirectory, settings: NodeSetti
     name = Path(text).name
     name = name[: -len(Path(name).suffix)]
     if isinstance(pointer, PrvFile):
-        link = pointer.link(name)
-    else:
-        manifest = pointer.manifest()
-        link = Link("sha1", manifest.hash, name, "d", hints=pointer.all_hints())
-    return link if settings.has_hints else replace(link, hints=())
+        return pointer.link(name)
+    return Link("sha1", pointer.manifest().hash, name, "d", hints=pointer.all_hints())
 
 
 class Check:
