@@ -9,14 +9,13 @@ from typing import Any
 from bytestag.client import Client
 from bytestag.dht.ranges import RemoteFile
 from bytestag.dht.resolving import Resolver
-from bytestag.errors import BytestagError, Timeout, UsageError
+from bytestag.errors import BytestagError, UsageError
 from bytestag.gateway.jobs import too_late
 from bytestag.hashing import sha1
 from bytestag.models.directory import DirectoryManifest
 from bytestag.uri import Link
 
 OPEN_MAX = 32
-LOOKUP_SECONDS = 20.0
 
 Opened = RemoteFile | DirectoryManifest
 
@@ -29,7 +28,7 @@ class OpenLinks:
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         self._opening: dict[str, asyncio.Future[Opened]] = {}
 
-    async def open(self, link: Link, seconds: float = LOOKUP_SECONDS) -> Opened:
+    async def open(self, link: Link, seconds: float) -> Opened:
         """Return what a link names: a file or a directory.
 
         Raises NotFound, Unreachable, Timeout, Corrupt, FormatError.
@@ -41,13 +40,16 @@ class OpenLinks:
             return known
         pending = self._opening.get(name)
         if pending is not None:
-            return await asyncio.shield(pending)
+            await asyncio.wait({pending})
+            return await self.open(link, seconds) if pending.cancelled() else pending.result()
         pending = self._opening[name] = asyncio.get_running_loop().create_future()
         try:
             opened = await self._resolve(link, seconds)
+        except asyncio.CancelledError:
+            pending.cancel()  # whoever waits asks anew
+            raise
         except BaseException as error:
-            gone = Timeout("whoever asked first has left") if _is_ours(error) else error
-            pending.set_exception(gone)
+            pending.set_exception(error)
             pending.exception()  # it is no surprise if nobody else waits
             raise
         finally:
@@ -59,7 +61,7 @@ class OpenLinks:
             _close(old)
         return opened
 
-    async def file(self, link: Link, seconds: float = LOOKUP_SECONDS) -> RemoteFile:
+    async def file(self, link: Link, seconds: float) -> RemoteFile:
         """Return the file that a link names. Raises UsageError if it is a directory."""
         opened = await self.open(link, seconds)
         if not isinstance(opened, RemoteFile):
@@ -68,7 +70,7 @@ class OpenLinks:
             )
         return opened
 
-    async def directory(self, link: Link, seconds: float = LOOKUP_SECONDS) -> DirectoryManifest:
+    async def directory(self, link: Link, seconds: float) -> DirectoryManifest:
         """Return the directory that a link names. Raises UsageError if it is a file."""
         opened = await self.open(link, seconds)
         if not isinstance(opened, DirectoryManifest):
@@ -110,10 +112,6 @@ class OpenLinks:
 def _close(opened: Opened) -> None:
     if isinstance(opened, RemoteFile):
         opened.close()
-
-
-def _is_ours(error: BaseException) -> bool:
-    return isinstance(error, asyncio.CancelledError)
 
 
 def described(opened: Opened) -> dict[str, Any]:
