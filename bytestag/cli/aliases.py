@@ -9,31 +9,33 @@ from bytestag.cli.main import program
 from bytestag.cli.output import fill_streams
 
 
-def _run(command: str) -> NoReturn:
+def run_as(command: str, arguments: list[str] | None = None) -> NoReturn:
+    """Be one command of ours, with the arguments given or those of the process."""
     fill_streams()
-    program.main([command, *sys.argv[1:]], prog_name="bytestag")
+    given = sys.argv[1:] if arguments is None else arguments
+    program.main([command, *given], prog_name="bytestag")
 
 
 def store() -> NoReturn:
     """Be ``bytestag-store``."""
-    _run("store")
+    run_as("store")
 
 
 def load() -> NoReturn:
     """Be ``bytestag-load`` and ``bytestag-load-dir``."""
-    _run("load")
+    run_as("load")
 
 
 def cat() -> NoReturn:
     """Be ``bytestag-cat``."""
-    _run("cat")
+    run_as("cat")
 
 
 def ls() -> NoReturn:
     """Be ``bytestag-ls``."""
-    _run("ls")
+    run_as("ls")
 
 
 def info() -> NoReturn:
     """Be ``bytestag-info``."""
-    _run("info")
+    run_as("info")

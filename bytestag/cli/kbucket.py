@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from bytestag.cli.main import program
-from bytestag.cli.output import fill_streams
+from bytestag.cli.aliases import run_as
 
 _URL = "--kbucket_url"
 
@@ -27,11 +26,10 @@ def download() -> NoReturn:
 
 
 def _run(name: str) -> NoReturn:
-    fill_streams()
     arguments, has_url = without_url(sys.argv[1:])
     if has_url and "-q" not in arguments and "--json" not in arguments:
         print(f"  {_URL} has no effect: the network is asked, not a hub", file=sys.stderr)
-    program.main([name, *arguments], prog_name="bytestag")
+    run_as(name, arguments)
 
 
 def without_url(arguments: list[str]) -> tuple[list[str], bool]:
