@@ -22,7 +22,7 @@ from bytestag.tables.base import KVPID, KVPRecord
 from bytestag.tables.due import Due
 from bytestag.tables.scanning import Progress, ScanResult
 from bytestag.tables.shared import SharedFilesKVPTable, SharedRoot
-from bytestag.tables.shared_keys import JoinedKeys, SharedKeys, keys_of_roots
+from bytestag.tables.shared_keys import JoinedKeys, SharedKeys, keys_of_directory
 from bytestag.tables.stores import Stores
 from bytestag.tables.watching import ShareWatcher
 from bytestag.uri import Link
@@ -33,6 +33,7 @@ HINTS_MAX = 3
 RENEWED_PARTS = 40
 """So often in a period the keys of all shares are counted, to renew a part of them."""
 REPUBLISHED_AT_ONCE = 512
+LOOK_SECONDS = 2.0
 LINKED_MAX = 10_000
 """Files served because the content store links to them; each is scanned by itself."""
 
@@ -219,7 +220,8 @@ class Sharing:
         stored = self._stores.stored
         if stored is None:
             return keys
-        return JoinedKeys([keys, SharedKeys(stored.database)], keys_of_roots(stored))
+        unsaid = keys_of_directory(stored, self._store_objects)
+        return JoinedKeys([keys, SharedKeys(stored.database)], unsaid)
 
     def _addresses(self) -> list[list[object]]:
         return [list(address) for address in self._protocol.reachability.addresses]
@@ -283,16 +285,22 @@ class Sharing:
         self._store_watcher = ShareWatcher(stored, self._runtime, self._provide_stored)
         self._watching_store = self._parent.create_task(self._store_watcher.run())
 
-    async def scan_store(self) -> int:
-        """Look for what came into the store; return how many objects were hashed."""
-        stored = self._stores.stored
-        if stored is None or self._store_watcher is None:
-            return 0
+    async def look_into_store(self) -> bool:
+        """Look for what came into the store; return whether it is served already.
+
+        Much takes longer to hash than anybody should wait: it is served when that is done.
+        """
+        stored, watcher = self._stores.stored, self._store_watcher
+        if stored is None or watcher is None:
+            return False
         if await self._runtime.offload(self._follow_links, stored):
-            self._store_watcher.shares_changed()
-        result = await self._runtime.offload(stored.scan)
-        await self._provide_stored(result)
-        return result.hashed
+            watcher.shares_changed()
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await watcher.scan_now()
+        except TimeoutError:
+            return False
+        return True
 
     def _follow_links(self, stored: SharedFilesKVPTable) -> bool:
         """Serve the store's objects and the files that it links to now, and nothing else.
@@ -300,8 +308,10 @@ class Sharing:
         The store may have been another when the table was written. Returns whether files changed.
         """
         known = set(stored.shared_directories)
-        served = {*itertools.islice(self._linked(), LINKED_MAX), self._store_objects}
-        served = {path.absolute() for path in served}
+        linked = list(itertools.islice(self._linked(), LINKED_MAX + 1))
+        if len(linked) > LINKED_MAX:
+            _logger.warning("! the store links to more files than are served: %d", LINKED_MAX)
+        served = {path.absolute() for path in (*linked[:LINKED_MAX], self._store_objects)}
         for path in known - served:
             stored.remove_path(path)
         for path in served - known:

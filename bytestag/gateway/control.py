@@ -227,7 +227,7 @@ class ControlDoor:
         return web.json_response({"path": str(path), "was_shared": await self._shares.remove(path)})
 
     async def _look_into_store(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response({"hashed": await self._client.sharing.scan_store()})
+        return web.json_response({"is_served": await self._client.sharing.look_into_store()})
 
     async def _fetch(self, request: web.Request) -> web.StreamResponse:
         body = await body_of(request)

@@ -7,6 +7,7 @@ Only one range is ever in memory, however many files are shared.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -81,15 +82,10 @@ class JoinedKeys:
         return sorted(found - self._without)
 
 
-def keys_of_roots(table: SharedFilesKVPTable) -> set[bytes]:
-    """Return the keys under which the manifests of a table's directories are found."""
-    keys: set[bytes] = set()
-    for path in table.shared_directories:
-        try:
-            root = table.root(path)
-        except KeyError:
-            continue
-        if root.is_directory:
-            keys.add(root.sha1)
-            keys.update(record.index for record in table.records_by_key(root.sha1))
-    return keys
+def keys_of_directory(table: SharedFilesKVPTable, path: Path) -> set[bytes]:
+    """Return the keys under which the manifest of a shared directory is found."""
+    try:
+        root = table.root(path)
+    except KeyError:  # it was not scanned yet
+        return set()
+    return {root.sha1, *(record.index for record in table.records_by_key(root.sha1))}

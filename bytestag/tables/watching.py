@@ -44,6 +44,14 @@ class ShareWatcher:
         self._rescan_seconds = rescan_seconds
         self._wanted = asyncio.Event()
         self._shares_changed = asyncio.Event()
+        self._turns: list[asyncio.Future[None]] = []
+
+    async def scan_now(self) -> None:
+        """Have the shares scanned from now on, and wait until that and ``on_scan`` are done."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        self._wanted.set()
+        await turn
 
     def shares_changed(self) -> None:
         """Watch the table's present shares, and scan them; call it after adding or removing one."""
@@ -65,10 +73,14 @@ class ShareWatcher:
             except TimeoutError:
                 self._shares_changed.set()  # watch anew: a directory may have come or been replaced
             self._wanted.clear()
+            turns, self._turns = self._turns, []
             try:
                 await self._scan_once()
             except BytestagError as error:  # a full disk, say
                 _logger.warning("! scanning the shared files: %s", error)
+            for turn in turns:
+                if not turn.done():
+                    turn.set_result(None)
 
     async def _scan_once(self) -> None:
         stop = threading.Event()

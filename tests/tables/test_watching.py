@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -244,3 +245,29 @@ def test_a_watch_that_fails_leaves_the_periodic_scans(
             await watched.until_found(b"after")
 
     asyncio.run(scenario())
+
+
+def test_who_asks_for_a_scan_waits_for_one_that_begins_afterwards():
+    """One that runs already may have passed the file that came."""
+
+    async def main():
+        scans = []
+        table = SimpleNamespace(shared_directories=[], scan=lambda *_: ScanResult())
+        first_may_end = asyncio.Event()
+
+        async def on_scan(_result):
+            scans.append(len(scans))
+            await first_may_end.wait()
+
+        watcher = ShareWatcher(table, system_runtime(1), on_scan)
+        running = asyncio.create_task(watcher.run())
+        while not scans:
+            await asyncio.sleep(0.001)
+        asked = asyncio.create_task(watcher.scan_now())
+        await asyncio.sleep(0)
+        first_may_end.set()
+        await asked
+        running.cancel()
+        return len(scans)
+
+    assert asyncio.run(main()) == 2
