@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from bytestag.client import Client
@@ -33,7 +34,7 @@ async def fetch(
     Raises what :meth:`Client.fetch` does; Timeout or Unreachable if its description has not come
     in time.
     """
-    may_emit = Throttle(client.runtime.monotonic)
+    tell = teller(client, emit)
     final: FetchProgress | None = None
     try:
         async with asyncio.timeout(first_byte_seconds) as limit:
@@ -41,10 +42,8 @@ async def fetch(
             def report(progress: FetchProgress) -> None:
                 if progress.phase == "found":  # reported in the loop; others may come from threads
                     limit.reschedule(None)
-                if may_emit():
-                    loop.call_soon_threadsafe(emit, events.fetch_event(progress))
+                tell(progress)
 
-            loop = asyncio.get_running_loop()
             final = await client.fetch(link, dest, is_forced=is_forced, report=report)
     except TimeoutError as error:
         if isinstance(error, BytestagError):
@@ -52,6 +51,18 @@ async def fetch(
         raise too_late(client, first_byte_seconds or 0) from error
     await asyncio.sleep(0)  # what was reported from other threads comes before the result
     return final
+
+
+def teller(client: Client, emit: Emit) -> Callable[[FetchProgress], None]:
+    """Return what tells how far a fetch is, from any thread, now and then."""
+    may_emit = Throttle(client.runtime.monotonic)
+    loop = asyncio.get_running_loop()
+
+    def tell(progress: FetchProgress) -> None:
+        if may_emit():
+            loop.call_soon_threadsafe(emit, events.fetch_event(progress))
+
+    return tell
 
 
 def too_late(client: Client, seconds: float) -> BytestagError:

@@ -9,7 +9,8 @@ from bytestag.client import Client
 from bytestag.dht.downloading import Downloader, FetchProgress
 from bytestag.dht.resolving import Resolver
 from bytestag.gateway import events
-from bytestag.gateway.events import Emit, Throttle
+from bytestag.gateway.events import Emit
+from bytestag.gateway.jobs import teller
 from bytestag.models.directory import DirectoryManifest
 from bytestag.uri import Link
 
@@ -27,14 +28,7 @@ async def fetch_manifest(
 
     Raises what :meth:`Downloader.fetch_directory` does.
     """
-    may_emit = Throttle(client.runtime.monotonic)
-
-    loop = asyncio.get_running_loop()
-
-    def report(progress: FetchProgress) -> None:
-        if may_emit():
-            loop.call_soon_threadsafe(emit, events.fetch_event(progress))
-
+    report = teller(client, emit)
     emit(events.fetch_event(FetchProgress("found", manifest.file_count)))
     fetcher = client.fetcher(link)
     try:
