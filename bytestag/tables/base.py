@@ -299,6 +299,20 @@ NEVER_SECONDS = 2**40
 """A time to live of some 34,000 years, for what this node publishes itself."""
 
 
+class ReadOnlyKVPTable(KVPTable):
+    """A table that takes nothing and gives nothing up: what it has lies elsewhere."""
+
+    def judge(self, record: KVPRecord, now: float) -> Verdict:
+        return Verdict.READ_ONLY
+
+    def store_many(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> list[Verdict]:
+        return [Verdict.READ_ONLY] * len(rows)
+
+    def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
+        """Remove nothing."""
+        return 0
+
+
 def own_record(kvpid: KVPID, value: bytes, timestamp: int = 0) -> KVPRecord:
     """Return the row of a value that this node publishes itself."""
     return KVPRecord(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
-from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Standing, Verdict
+from bytestag.tables.base import KVPID, KVPRecord, ReadOnlyKVPTable, Standing
 from bytestag.uri import Link
 
 VALUE = b"bytestag: whoever reads this reads from a node that serves.\n"
@@ -18,7 +18,7 @@ LINK = Link("sha1", KEY, "health.txt")
 _FOREVER = 2**31 - 1
 
 
-class BuiltInTable(KVPTable):
+class BuiltInTable(ReadOnlyKVPTable):
     """A table of one value that nobody can change."""
 
     may_block = False
@@ -43,13 +43,3 @@ class BuiltInTable(KVPTable):
 
     def __len__(self) -> int:
         return 1
-
-    def judge(self, record: KVPRecord, now: float) -> Verdict:
-        return Verdict.READ_ONLY
-
-    def store_many(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> list[Verdict]:
-        return [Verdict.READ_ONLY] * len(rows)
-
-    def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
-        """Remove nothing."""
-        return 0

@@ -28,8 +28,7 @@ from bytestag.tables import shared_queries, shared_rows
 from bytestag.tables.base import (
     KVPID,
     KVPRecord,
-    KVPTable,
-    Verdict,
+    ReadOnlyKVPTable,
     still_match,
 )
 from bytestag.tables.database_engine import Database
@@ -64,7 +63,7 @@ class SharedRoot:
     """Of the FileInfo; empty for a manifest that is one value."""
 
 
-class SharedFilesKVPTable(KVPTable):
+class SharedFilesKVPTable(ReadOnlyKVPTable):
     """A read-only KVPTable of shared files and directories."""
 
     def __init__(self, database: Database | str | Path, wall: Callable[[], float]) -> None:
@@ -234,18 +233,6 @@ class SharedFilesKVPTable(KVPTable):
 
     def keys(self) -> Iterator[KVPID]:
         return (kvpid for kvpid, _same in itertools.groupby(r.kvpid for r in self._records(None)))
-
-    def judge(self, record: KVPRecord, now: float) -> Verdict:
-        return Verdict.READ_ONLY
-
-    # --- Not writing -----------------------------------------------------------------------------
-
-    def store_many(self, rows: list[tuple[KVPRecord, bytes]], now: float) -> list[Verdict]:
-        return [Verdict.READ_ONLY] * len(rows)
-
-    def remove(self, kvpid: KVPID, selector: bytes = b"") -> int:
-        """Remove nothing: files are shared by path, see :meth:`remove_path`."""
-        return 0
 
     def close(self) -> None:
         if self._is_owner:
