@@ -24,6 +24,7 @@ RANKS = {
     "hashing": 1,
     "codec": 1,
     "basedir": 1,
+    "recent": 1,
     "config": 2,
     "keys": 2,
     "uri": 3,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from bytestag.dht.fetching import Wanted
@@ -19,6 +18,7 @@ from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.models.fileinfo import FileInfo
 from bytestag.models.parts import ENTRY_BYTES, PartEntry
+from bytestag.recent import Recent
 
 PARTS_AT_ONCE = 16
 PARTS_KEPT = 16
@@ -36,8 +36,8 @@ class RemoteFile:
         assert target.manifest is None
         self._resolver = resolver
         self._target = target
-        self._parts: OrderedDict[int, bytes] = OrderedDict()
-        self._lists: OrderedDict[int, Sequence[PartEntry]] = OrderedDict()
+        self._parts: Recent[int, bytes] = Recent(PARTS_KEPT)
+        self._lists: Recent[int, Sequence[PartEntry]] = Recent(LISTS_KEPT)
 
     def close(self) -> None:
         """Ask nobody any more; idempotent."""
@@ -116,9 +116,8 @@ class RemoteFile:
         known = self._parts.get(number)
         if known is None:
             entry = await self._entry(info, number)
-            known = self._parts[number] = await self._resolver.part(entry)
-            while len(self._parts) > PARTS_KEPT:
-                self._parts.popitem(last=False)
+            known = await self._resolver.part(entry)
+            self._parts.put(number, known)
         return known
 
     async def _entry(self, info: FileInfo, number: int) -> PartEntry:
@@ -131,7 +130,6 @@ class RemoteFile:
             value = await self._resolver.fetcher.fetch(
                 Wanted(KeyBytes(named.sha1), named.sha1, named.blake3, named.length * ENTRY_BYTES)
             )
-            known = self._lists[at] = info.list_parts(at, value)
-            while len(self._lists) > LISTS_KEPT:
-                self._lists.popitem(last=False)
+            known = info.list_parts(at, value)
+            self._lists.put(at, known)
         return known[number - named.first]

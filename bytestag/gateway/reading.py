@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import Any
 
 from bytestag.client import Client
@@ -13,6 +12,7 @@ from bytestag.errors import BytestagError, UsageError
 from bytestag.gateway.jobs import too_late
 from bytestag.hashing import sha1
 from bytestag.models.directory import DirectoryManifest
+from bytestag.recent import Recent
 from bytestag.uri import Link
 
 OPEN_MAX = 32
@@ -25,7 +25,7 @@ class OpenLinks:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._opened: OrderedDict[str, Opened] = OrderedDict()
+        self._opened: Recent[str, Opened] = Recent(OPEN_MAX)
         self._opening: dict[str, asyncio.Future[Opened]] = {}
 
     async def open(self, link: Link, seconds: float) -> Opened:
@@ -36,7 +36,6 @@ class OpenLinks:
         name = str(link)
         known = self._opened.get(name)
         if known is not None:
-            self._opened.move_to_end(name)
             return known
         pending = self._opening.get(name)
         if pending is not None:
@@ -55,10 +54,7 @@ class OpenLinks:
         finally:
             del self._opening[name]
         pending.set_result(opened)
-        self._opened[name] = opened
-        while len(self._opened) > OPEN_MAX:
-            _, old = self._opened.popitem(last=False)
-            _close(old)
+        _close(self._opened.put(name, opened))
         return opened
 
     async def file(self, link: Link, seconds: float) -> RemoteFile:
@@ -79,15 +75,12 @@ class OpenLinks:
 
     def forget(self, link: Link) -> None:
         """Resolve a link anew the next time: what it led to failed."""
-        opened = self._opened.pop(str(link), None)
-        if opened is not None:
-            _close(opened)
+        _close(self._opened.pop(str(link)))
 
     def close(self) -> None:
         """Close all; idempotent."""
-        for opened in self._opened.values():
+        for opened in self._opened.clear():
             _close(opened)
-        self._opened.clear()
 
     async def _resolve(self, link: Link, seconds: float) -> Opened:
         fetcher = self._client.fetcher(link)
@@ -109,7 +102,7 @@ class OpenLinks:
         return RemoteFile(resolver, target)
 
 
-def _close(opened: Opened) -> None:
+def _close(opened: Opened | None) -> None:
     if isinstance(opened, RemoteFile):
         opened.close()
 

@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from bytestag.library.files import buffered, make_directory, place
 from bytestag.library.incoming import arriving
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import check_tree
+from bytestag.recent import Recent
 from bytestag.store import places
 from bytestag.store.content import Content, ContentStore
 from bytestag.store.copying import hash_path
@@ -49,8 +49,8 @@ class Library:
         self._pid = os.getpid()
         self._store: ContentStore | None = None
         self._elsewhere: Elsewhere | None = None
-        self._manifests: OrderedDict[str, DirectoryManifest] = OrderedDict()
-        self._described: OrderedDict[str, Described] = OrderedDict()
+        self._manifests: Recent[str, DirectoryManifest] = Recent(DIRECTORIES_KEPT)
+        self._described: Recent[str, Described] = Recent(DESCRIBED_KEPT)
 
     # --- Life ------------------------------------------------------------------------------------
 
@@ -169,9 +169,7 @@ class Library:
         if known is None:
             known = self.elsewhere.describe(link)
             with self._lock:
-                self._described[name] = known
-                while len(self._described) > DESCRIBED_KEPT:
-                    self._described.popitem(last=False)
+                self._described.put(name, known)
         return known
 
     def manifest(self, link: Link) -> DirectoryManifest:
@@ -189,9 +187,7 @@ class Library:
             except NotFound:
                 known = self.elsewhere.manifest(whole)
             with self._lock:
-                self._manifests[name] = known
-                while len(self._manifests) > DIRECTORIES_KEPT:
-                    self._manifests.popitem(last=False)
+                self._manifests.put(name, known)
         return _Directory(known).at_directory(link.path)
 
     def read(self, link: Link, start: int = 0, end: int | None = None) -> bytes:
