@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from bytestag.config import Config
+from bytestag.config import Config, K
 from bytestag.dht.network import DHTNetwork
 from bytestag.dht.replication import Replicator
 from bytestag.errors import BytestagError
@@ -17,8 +17,9 @@ from bytestag.tables.providers import ProviderTable
 _logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
-ALONE_SECONDS = 20.0
-"""Between two attempts to join while nobody is known."""
+FEW_SECONDS = 20.0
+"""Between two attempts to find others, while fewer than K are known."""
+GREETED_BY_FEW = 2
 JITTER = 0.2
 
 
@@ -72,11 +73,16 @@ class Upkeep:
             await self._do(work)
 
     async def _stay_connected(self) -> None:
+        """Find others while few are known: a network that was cut in small parts heals by this."""
         router = self._network.protocol.router
         while True:
-            await self._pause(CHECK_SECONDS if len(router) else ALONE_SECONDS)
+            await self._pause(FEW_SECONDS if len(router) < K else CHECK_SECONDS)
             if not len(router):
                 await self._do(self._rejoin)
+            elif len(router) < K:
+                await asyncio.gather(
+                    *(self._do(self._network.greet_absentee) for _ in range(GREETED_BY_FEW))
+                )
 
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds * (1 + JITTER * (self._runtime.rng.random() - 0.5)))
