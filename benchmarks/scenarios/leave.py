@@ -55,13 +55,15 @@ async def play(stage: Stage) -> None:
 
 async def _watch(stage: Stage, kvpids: list[KVPID], curves: dict[str, list[list[float]]]) -> None:
     """Count copies now and then."""
-    began = stage.now
+    began, wanted = stage.now, frozenset(kvpids)
     while True:
         day = (stage.now - began) / DAY
         on = [node.stores.cache for node in stage.running]
         in_all = [node.stores.cache for node in stage.cluster.nodes]
         for name, caches in (("copies_running", on), ("copies_in_all", in_all)):
-            copies = sum(_keeps(cache, kvpid) for cache in caches for kvpid in kvpids)
+            copies = sum(
+                _keeps(cache, kvpid) for cache in caches for kvpid in cache if kvpid in wanted
+            )
             curves[name].append([day, copies / len(kvpids)])
         await asyncio.sleep(WATCHED_SECONDS)
 

@@ -4,7 +4,8 @@ Once a period a holder goes through its rows, region by region, and compares the
 closest to their keys: by digest, by names where that differs, and only what is missing is offered,
 with the deposit and proof that it came with. The nearest holder does this for all; the others trust
 it seven times in eight, so that nobody can put repairs off for ever. Who says that it holds a row
-proves one, sampled.
+proves one, sampled. A donor that agreed is left alone for two periods, while it stays and the rows
+stay the same: most comparisons would find nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from bytestag.config import DAY, HOUR, OFFER_KEYS_MAX, Config
 from bytestag.crypto.deposits import split_proof
 from bytestag.dht.claims import (
+    NAME_BYTES,
     PREFIX_BITS_MAX,
     Claims,
     Prefix,
@@ -37,6 +39,7 @@ from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import Link
+from bytestag.recent import Recent
 from bytestag.tables.base import KVPRecord, KVPTable, Standing, Verdict
 
 _logger = logging.getLogger(__name__)
@@ -44,7 +47,10 @@ _logger = logging.getLogger(__name__)
 ROWS_PER_REGION_MAX = m.ROWS_NAMED_MAX // 2
 ROWS_PER_OFFER = OFFER_KEYS_MAX // 2  # each brings its deposit and proof along
 OWN_TURNS = 1 / 8
-CLAIM_PERIODS = 1.5
+AGREED_PERIODS = 2.5
+"""So long one comparison with a donor that has all stands for the next ones."""
+AGREED_MAX = 4096
+CLAIM_PERIODS = AGREED_PERIODS + 1
 EXPIRED_AT_ONCE = 1000
 LIAR_SECONDS = DAY
 FULL_SECONDS = 6 * HOUR
@@ -60,6 +66,8 @@ class RepairOutcome:
     """Rows that a nearer holder looks after."""
     compared: int = 0
     """Rows that another donor was asked about, once for each donor."""
+    agreed: int = 0
+    """Rows that were not compared, because a donor had them lately and was not away since."""
     named: int = 0
     """Rows that had to be named one by one."""
     missing: int = 0
@@ -86,6 +94,8 @@ class Replicator:
         self._config = config
         self._runtime = runtime
         self._avoided: OrderedDict[bytes, float] = OrderedDict()
+        self._agreed: Recent[tuple[bytes, Prefix, bytes], float] = Recent(AGREED_MAX)
+        """When a donor was last seen to have all the rows of a digest, monotonic seconds."""
         self.own_turns = OWN_TURNS
         """How often rows are looked after although a nearer holder says that it does."""
 
@@ -205,42 +215,57 @@ class Replicator:
     ) -> None:
         if donor.id in outcome.unreachable:
             return
+        named = sorted(((row_name(row), row) for row in rows), key=lambda named: named[0])
+        named = named[: m.ROWS_NAMED_MAX]
+        names = b"".join(name for name, _ in named)
+        agreement = donor.id, prefix, names_digest(names)
+        if self._is_agreed(donor, agreement):
+            outcome.agreed += len(rows)
+            return
         outcome.compared += len(rows)
         try:
             link = await self._network.link_to(donor)
-            missing = await self._missing_at(link, prefix, rows, outcome)
+            lacking = await self._lacking_at(link, prefix, names, agreement[2], outcome)
+            missing = [named[number][1] for number in lacking]
+            outcome.missing += len(missing)
             refused: set[bytes] = set()
             for start in range(0, len(missing), ROWS_PER_OFFER):
                 some = missing[start : start + ROWS_PER_OFFER]
                 refused |= await self._offer(donor, link, some, outcome)
             held = [row for row in rows if row_name(row) not in refused]
-            await self._sample(donor, link, held, outcome)
+            if await self._sample(donor, link, held, outcome) and not refused:
+                self._agreed.put(agreement, self._runtime.monotonic())
         except BytestagError as error:
             _logger.debug("! repair at %r: %s", donor, error)
             outcome.unreachable.add(donor.id)
 
-    async def _missing_at(
-        self, link: Link, prefix: Prefix, rows: Sequence[KVPRecord], outcome: RepairOutcome
-    ) -> list[KVPRecord]:
-        """Return those of ascending rows that a donor says it lacks."""
-        by_name = sorted(((row_name(row), row) for row in rows), key=lambda named: named[0])
-        by_name = by_name[: m.ROWS_NAMED_MAX]
-        names = b"".join(name for name, _ in by_name)
-        question = m.Compare(self._runtime.token_bytes(20), *prefix, names_digest(names))
+    def _is_agreed(self, donor: Contact, agreement: tuple[bytes, Prefix, bytes]) -> bool:
+        """Whether a donor had these rows lately and was not seen to go since."""
+        since = self._agreed.get(agreement)
+        known = self._network.protocol.router.contact(donor.id)
+        if since is None or known is None or known.first_seen > since:
+            return False
+        now = self._runtime.monotonic()
+        return now - since < AGREED_PERIODS * self._config.repair_seconds
+
+    async def _lacking_at(
+        self, link: Link, prefix: Prefix, names: bytes, digest: bytes, outcome: RepairOutcome
+    ) -> list[int]:
+        """Return which of ascending names, by number, a donor says it lacks."""
+        question = m.Compare(self._runtime.token_bytes(20), *prefix, digest)
         answer = await link.ask(question, ANSWER_SECONDS)
         if isinstance(answer, m.Compared) and answer.is_same:
             return []
-        outcome.named += len(by_name)
+        count = len(names) // NAME_BYTES
+        outcome.named += count
         lacking = await link.ask(
             m.Names(self._runtime.token_bytes(20), *prefix, names), ANSWER_SECONDS
         )
         if not isinstance(lacking, m.Lacking):
             raise RemoteError("names were answered with something else")
-        if 8 * len(lacking.bitmap) < len(by_name):
+        if 8 * len(lacking.bitmap) < count:
             raise RemoteError("the donor is too busy to compare")
-        missing = [by_name[number][1] for number in bits_set(lacking.bitmap, len(by_name))]
-        outcome.missing += len(missing)
-        return missing
+        return bits_set(lacking.bitmap, count)
 
     async def _offer(
         self, donor: Contact, link: Link, records: list[KVPRecord], outcome: RepairOutcome
@@ -258,11 +283,14 @@ class Replicator:
 
     async def _sample(
         self, donor: Contact, link: Link, held: list[KVPRecord], outcome: RepairOutcome
-    ) -> None:
-        if held and not await self._proves(link, self._runtime.rng.choice(held)):
-            _logger.warning("! %r says that it holds what it cannot prove", donor)
-            outcome.liars += 1
-            self._avoid(donor, LIAR_SECONDS)
+    ) -> bool:
+        """Return whether a donor proves one of the rows that it should hold."""
+        if not held or await self._proves(link, self._runtime.rng.choice(held)):
+            return True
+        _logger.warning("! %r says that it holds what it cannot prove", donor)
+        outcome.liars += 1
+        self._avoid(donor, LIAR_SECONDS)
+        return False
 
     def _avoid(self, donor: Contact, seconds: float) -> None:
         """Count on others in its stead for a while."""

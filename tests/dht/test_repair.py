@@ -300,9 +300,33 @@ def test_a_donor_that_is_busy_neither_holds_all_nor_lies():
             del share[donor.identity.node_id]
             await donor.replicator.repair()
             share[donor.identity.node_id] = 100  # the digest is known, and no proof is given
+            donor.replicator._agreed.clear()
             busy = await donor.replicator.repair()
             assert (busy.named, busy.liars, busy.unreachable) == (0, 0, {other.identity.node_id})
             del share[donor.identity.node_id]
             assert not (await donor.replicator.repair()).unreachable
+
+    run(main, conditions=CALM)
+
+
+def test_a_donor_that_has_all_is_left_alone_until_it_went_or_time_has_passed():
+    async def main(world):
+        async with Cluster(world, copies=2, repair_seconds=4 * HOUR) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            donor.replicator.own_turns = 1
+            keep(donor, values(3))
+            await asyncio.sleep(1)
+            first, second = [await donor.replicator.repair() for _ in range(2)]
+            assert (first.compared, first.copied, first.agreed) == (3, 3, 0)
+            assert (second.compared, second.agreed) == (0, 3)
+            keep(donor, values(4))
+            assert (await donor.replicator.repair()).compared == 4  # not the rows that it agreed to
+            await asyncio.sleep(replication.AGREED_PERIODS * 4 * HOUR)
+            assert (await donor.replicator.repair()).compared == 4
+            assert (await donor.replicator.repair()).compared == 0
+            contact = donor.protocol.router.contact(other.identity.node_id)
+            donor.protocol.router.remove_contact(contact)
+            await donor.protocol.ping(other.address)
+            assert (await donor.replicator.repair()).compared == 4
 
     run(main, conditions=CALM)
