@@ -33,9 +33,9 @@ from typing import Any
 from bytestag.errors import Corrupt, FormatError, UsageError
 from bytestag.library.config import LibraryConfig
 from bytestag.library.files import copy
-from bytestag.library.library import Described, Library, Report, describe_path
+from bytestag.library.library import Described, Library, describe_path
 from bytestag.library.names import read_name
-from bytestag.library.progress import Progress, reporting
+from bytestag.library.progress import Progress, Report, reporting
 from bytestag.models.directory import DirectoryManifest
 from bytestag.store.content import Content
 from bytestag.uri import Link
@@ -344,7 +344,7 @@ def _ticks(report: Report, total: int) -> Callable[[int], None]:
     def tick(count: int) -> None:
         nonlocal done
         done += count
-        report(done, max(total, done))
+        report(done, max(total, done), 0)
 
     return tick
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from bytestag.config import Config
@@ -131,12 +130,7 @@ class Client:
         self._tasks.append(self._group.create_task(self._upkeep.run()))
         return self
 
-    async def __aexit__(
-        self,
-        type_: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exception: object) -> None:
         await self._end()
 
     async def _end(self) -> None:
@@ -334,16 +328,21 @@ class Client:
             Exists, NoSpace, StorageError: it cannot be written.
         """
         fetcher = self.fetcher(link)
+
+        def tell(progress: FetchProgress) -> None:
+            progress.sources = len(fetcher.counts.by_source)
+            report(progress)
+
         try:
             resolver = Resolver(fetcher, self.runtime)
             downloader = Downloader(resolver, self.download_slot, self.runtime)
             target = await resolver.resolve(link)
-            report(FetchProgress("found"))
+            tell(FetchProgress("found"))
             if target.manifest is not None:
                 return await downloader.fetch_directory(
-                    target.manifest, dest, is_forced=is_forced, report=report
+                    target.manifest, dest, is_forced=is_forced, report=tell
                 )
-            return await downloader.fetch_file(target, dest, is_forced=is_forced, report=report)
+            return await downloader.fetch_file(target, dest, is_forced=is_forced, report=tell)
         finally:
             fetcher.close()
 

@@ -11,7 +11,7 @@ import click
 
 from bytestag.cli.options import NETWORK, TIMEOUT, option
 from bytestag.cli.output import Output
-from bytestag.cli.values import print_size
+from bytestag.cli.screens import Meter
 
 if TYPE_CHECKING:
     from bytestag.library.library import Library
@@ -47,35 +47,14 @@ def opened(values: Mapping[str, Any]) -> Iterator[Library]:
         yield library
 
 
-def report_to(output: Output, what: str) -> Callable[[int, int], None]:
-    """Return what shows how far it is: bytes, rate and what is left."""
-    meter = Meter()
+def report_to(output: Output, what: str) -> Callable[[int, int, int], None]:
+    """Return what shows how far it is: bytes, rate, what is left, and sources."""
+    meter = Meter(output.now)
 
-    def report(done: int, total: int) -> None:
-        output.progress(f"{what}  {meter.text(done, total)}", done, total)
+    def report(done: int, total: int, sources: int) -> None:
+        output.progress(f"{what}: {meter.text(done, total, sources)}", done, total)
 
     return report
-
-
-class Meter:
-    """Says bytes, rate and time left in words."""
-
-    def __init__(self) -> None:
-        self._clock: Callable[[], float] | None = None
-        self._began = 0.0
-
-    def text(self, done: int, total: int) -> str:
-        """Return ``5.3 MiB of 8.1 MiB  112 MiB/s  ETA 26 s``."""
-        if self._clock is None:
-            from bytestag.events.runtime import system_runtime
-
-            self._clock = system_runtime().monotonic
-            self._began = self._clock()
-        rate = done / max(self._clock() - self._began, 1e-3)
-        words = f"{print_size(done)} of {print_size(total)}  {print_size(rate)}/s"
-        if rate and total > done:
-            words += f"  ETA {(total - done) / rate:.0f} s"
-        return words
 
 
 def link_of(name: str) -> Link:

@@ -84,7 +84,7 @@ def _load_matching(
         place.parent.mkdir(parents=True, exist_ok=True)
         library.load(replace(link, path=path), place)
         done += entry.size
-        report(done, total)
+        report(done, total, 0)
         output.end_progress()
         if output.is_json:
             output.json({"type": "result", "path": str(place), "size": entry.size})

@@ -99,16 +99,20 @@ class Output:
         if self._is_terminal:
             self._show_bar(text, done, total)
             return
-        if self._clock is None:
-            from bytestag.events.runtime import system_runtime
-
-            self._clock = system_runtime().monotonic
-        now = self._clock()
+        now = self.now()
         if self._said_at is None or now - self._said_at >= PLAIN_SECONDS:
             if self._said_at is not None:
                 percent = f" {100 * done // total} %" if total else ""
                 _write(sys.stderr, f"  {text}{percent}")
             self._said_at = now
+
+    def now(self) -> float:
+        """Return seconds of a clock that only goes on."""
+        if self._clock is None:
+            from bytestag.events.runtime import system_runtime
+
+            self._clock = system_runtime().monotonic
+        return self._clock()
 
     def end_progress(self) -> None:
         """Take the bar away."""

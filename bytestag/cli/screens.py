@@ -12,6 +12,31 @@ from bytestag.cli.values import count, print_duration, print_size
 Event = dict[str, Any]
 
 
+class Meter:
+    """Says bytes, rate, time left and sources in words."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._began: tuple[float, int] | None = None
+
+    def text(self, done: int, total: int, sources: int = 0) -> str:
+        """Return ``5.3 MiB of 8.1 MiB, 112 MiB/s, ETA 26 s, from 3 sources``.
+
+        The rate is that since the first call: what was there before took no time.
+        """
+        now = self._now()
+        began, before = self._began = self._began or (now, done)
+        rate = (done - before) / (now - began) if now > began else 0
+        words = [f"{print_size(done)} of {print_size(total)}"]
+        if rate:
+            words.append(f"{print_size(rate)}/s")
+            if total > done:
+                words.append(f"ETA {print_duration((total - done) / rate)}")
+        if sources:
+            words.append(f"from {count(sources, 'source')}")
+        return ", ".join(words)
+
+
 class ShareScreen:
     """Shows shares."""
 
@@ -117,6 +142,7 @@ class FetchScreen:
     def __init__(self, output: Output, on_found: Callable[[], object]) -> None:
         self._output = output
         self._on_found = on_found
+        self._meter = Meter(output.now)
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -127,7 +153,7 @@ class FetchScreen:
         elif event["type"] == "progress":
             self._output.progress(
                 f"{event['phase']}: {event['files_done']:,} of {count(event['files'], 'file')}, "
-                f"{print_size(event['bytes_done'])} of {print_size(event['bytes'])}",
+                + self._meter.text(event["bytes_done"], event["bytes"], event["sources"]),
                 event["bytes_done"],
                 event["bytes"],
             )

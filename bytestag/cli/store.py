@@ -100,7 +100,7 @@ def _ticking(output: Output, path: Path) -> Any:
     def tick(size: int) -> None:
         nonlocal done
         done += size
-        report(done, max(total, done))
+        report(done, max(total, done), 0)
 
     return tick
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from bytestag.errors import NotFound, Unreachable
 from bytestag.gateway.door import Door
 from bytestag.library.config import LibraryConfig
+from bytestag.library.progress import Report
 from bytestag.models.directory import DirectoryManifest
 from bytestag.uri import Link, format_address
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from bytestag.gateway.reading import OpenLinks
 
 Described = dict[str, Any]
-Report = Callable[[int, int], object]
-"""Called with the bytes done and those there are."""
 R = TypeVar("R")
 
 
@@ -119,7 +118,7 @@ class ThroughDoor:
         }
         for event in self._door.stream("/v1/fetch", body):
             if event["type"] == "progress":
-                report(event["bytes_done"], event["bytes"])
+                _pass_on(event, report)
 
     def find(self, link: Link) -> Described:
         known = self._query["known_nodes"]
@@ -174,12 +173,15 @@ class OwnClient:
     def fetch(self, link: Link, dest: Path, report: Report) -> None:
         from bytestag.gateway import jobs
 
-        def show(event: Described) -> None:
-            report(event["bytes_done"], event["bytes"])
-
         async def work() -> None:
             client, _ = await self._client_for(link)
-            await jobs.fetch(client, link, dest, show, first_byte_seconds=self._config.timeout)
+            await jobs.fetch(
+                client,
+                link,
+                dest,
+                lambda event: _pass_on(event, report),
+                first_byte_seconds=self._config.timeout,
+            )
 
         self._run(work)
 
@@ -250,6 +252,10 @@ class OwnClient:
             del self._open[key]
             opening.set_exception(error)
             opening.exception()  # it is no surprise if whoever asked has left
+
+
+def _pass_on(event: Described, report: Report) -> None:
+    report(event["bytes_done"], event["bytes"], event["sources"])
 
 
 def elsewhere(config: LibraryConfig) -> Elsewhere:

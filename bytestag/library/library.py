@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from bytestag.hashing import sha1
 from bytestag.library.config import LibraryConfig
 from bytestag.library.files import buffered, make_directory, place
 from bytestag.library.incoming import arriving
+from bytestag.library.progress import Report, no_report
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import check_tree
 from bytestag.recent import Recent
@@ -32,12 +32,6 @@ DIRECTORIES_KEPT = 32
 DESCRIBED_KEPT = 1024
 
 Described = dict[str, Any]
-Report = Callable[[int, int], object]
-"""Called with the bytes done and those there are."""
-
-
-def no_report(_done: int, _total: int) -> None:
-    """Be the report of somebody who does not care."""
 
 
 class Library:
@@ -234,7 +228,7 @@ class Library:
             content = self.locate(link)
         except NotFound:
             content = self._fetch(link, report)
-        report(content.size, content.size)
+        report(content.size, content.size, 0)
         if dest is None:
             return content.path
         return self._copy(content, dest)
@@ -263,7 +257,7 @@ class Library:
         for path, entry in entries:
             self._copy(here[entry.sha1], dest.joinpath(*path))
             done += entry.size
-            report(done, total)
+            report(done, total, 0)
         return dest
 
     def _copy(self, content: Content, dest: Path) -> Path:

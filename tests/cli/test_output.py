@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from bytestag.cli.output import Output, OutputGone, fill_streams, printable
+from bytestag.cli.screens import Meter
 from bytestag.errors import NotFound
 
 
@@ -55,6 +56,17 @@ def test_without_a_terminal_progress_is_a_line_every_ten_seconds(capsys):
     for done in range(5):
         output.progress("hashing", done, 10)
     assert capsys.readouterr().err == "  hashing 20 %\n  hashing 40 %\n"
+
+
+def test_progress_tells_bytes_rate_what_is_left_and_sources():
+    times = iter([5.0, 7.0, 9.0])
+    meter = Meter(lambda: next(times))
+    mib = 1024 * 1024
+    assert meter.text(8 * mib, 32 * mib) == "8 MiB of 32 MiB"  # that was there before
+    assert (
+        meter.text(12 * mib, 32 * mib, 1) == "12 MiB of 32 MiB, 2 MiB/s, ETA 10.0 s, from 1 source"
+    )
+    assert meter.text(32 * mib, 32 * mib, 3) == "32 MiB of 32 MiB, 6 MiB/s, from 3 sources"
 
 
 def test_json_and_quiet_show_no_progress(capsys):

@@ -416,10 +416,14 @@ def test_two_holders_with_half_of_the_parts_each_give_the_whole(tmp_path):
         for number, node in enumerate(nodes):
             others = set(parts[1 - number :: 2])
             add_values(node, {k: v for k, v in rows.items() if k not in others})
-        progress = await reader.fetch(link_of(info), tmp_path / "out")
+        progress = await reader.fetch(
+            link_of(info), tmp_path / "out", report=lambda p: told.append((p.files_done, p.sources))
+        )
         assert progress.sources == 2
 
+    told = []
     in_cluster(main)
+    assert (0, 2) in told  # before the file is done
     assert (tmp_path / "out").read_bytes() == whole
 
 
