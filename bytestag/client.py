@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -327,14 +328,13 @@ class Client:
             FormatError: its description lies or holds unsafe names.
             Exists, NoSpace, StorageError: it cannot be written.
         """
-        fetcher = self.fetcher(link)
+        resolver = self.resolver(link)
 
         def tell(progress: FetchProgress) -> None:
-            progress.sources = len(fetcher.counts.by_source)
+            progress.sources = len(resolver.fetcher.counts.by_source)
             report(progress)
 
-        try:
-            resolver = Resolver(fetcher, self.runtime)
+        with closing(resolver.fetcher):
             downloader = Downloader(resolver, self.download_slot, self.runtime)
             target = await resolver.resolve(link)
             tell(FetchProgress("found"))
@@ -343,8 +343,11 @@ class Client:
                     target.manifest, dest, is_forced=is_forced, report=tell
                 )
             return await downloader.fetch_file(target, dest, is_forced=is_forced, report=tell)
-        finally:
-            fetcher.close()
+
+    def resolver(self, link: Link) -> Resolver:
+        """Return what finds out what a link names; its fetcher is to be closed."""
+        own = [table for table in (self.stores.shared, self.stores.stored) if table is not None]
+        return Resolver(self.fetcher(link), self.runtime, own)
 
     def fetcher(self, link: Link) -> Fetcher:
         """Return a fetcher that asks whoever is behind the link's addresses, too; to be closed."""
@@ -362,13 +365,10 @@ class Client:
 
     async def find(self, link: Link) -> Sources:
         """Return who holds or provides what a link names; raises NotFound or Unreachable."""
-        fetcher = self.fetcher(link)
-        try:
+        with closing(self.fetcher(link)) as fetcher:
             if not len(self.protocol.router):
                 await fetcher.probes_ended()  # whoever is there introduces us
             sources = await self.dht_network.find_value(link.key)
-        finally:
-            fetcher.close()
         if not sources.answered:
             raise Unreachable(f"no peer answered (asked {sources.asked})", hint=NO_PEER_HINT)
         if sources.is_empty:

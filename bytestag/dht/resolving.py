@@ -22,6 +22,7 @@ from bytestag.keys import KeyBytes
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.fileinfo import FileInfo
 from bytestag.models.parts import ENTRY_BYTES, PART_BYTES_MIN, PartEntry
+from bytestag.tables.base import KVPTable
 from bytestag.uri import Link
 
 INFOS_TRIED_MAX = 8
@@ -43,11 +44,16 @@ class Target:
 
 
 class Resolver:
-    """Finds descriptions and checks them against what named them."""
+    """Finds descriptions and checks them against what named them.
 
-    def __init__(self, fetcher: Fetcher, runtime: Runtime) -> None:
+    ``own`` are the tables of this user's own files: what they describe was hashed here, so nobody
+    need be asked, and no forged description hides it.
+    """
+
+    def __init__(self, fetcher: Fetcher, runtime: Runtime, own: Sequence[KVPTable] = ()) -> None:
         self.fetcher = fetcher
         self._runtime = runtime
+        self._own = own
 
     async def resolve(self, link: Link) -> Target:
         """Find out what a link names.
@@ -68,6 +74,8 @@ class Resolver:
 
     async def resolve_bare(self, key: KeyBytes) -> Target:
         """A key alone: the value itself, or a description that names it, whichever is held."""
+        if self._own and (here := await self._runtime.offload(self._described_here, key)):
+            return await self._first_described(key, here)
         try:
             return Target(value=await self.fetcher.fetch(Wanted(key, index=key)))
         except (LocalError, Unreachable):
@@ -84,6 +92,11 @@ class Resolver:
                 raise
         # Whoever serves the file in place is in no look-up; what he says of it may be asked.
         return Target(info=await self.info(Wanted(key), key), is_claimed=True)
+
+    def _described_here(self, key: KeyBytes) -> list[bytes]:
+        """Return the BLAKE3 of each description of a file of our own."""
+        rows = (row for table in self._own for row in table.records_by_key(key))
+        return [row.blake3 for row in rows if row.index != key]
 
     async def following(self, target: Target) -> Target | None:
         """The next description of a file whose last one led to nothing."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bytestag.client import Client
 from bytestag.dht.downloading import Downloader, FetchProgress
-from bytestag.dht.resolving import Resolver
 from bytestag.gateway import events
 from bytestag.gateway.events import Emit
 from bytestag.gateway.jobs import teller
@@ -30,13 +29,11 @@ async def fetch_manifest(
     """
     report = teller(client, emit)
     emit(events.fetch_event(FetchProgress("found", manifest.file_count)))
-    fetcher = client.fetcher(link)
+    resolver = client.resolver(link)
     try:
-        downloader = Downloader(
-            Resolver(fetcher, client.runtime), client.download_slot, client.runtime
-        )
+        downloader = Downloader(resolver, client.download_slot, client.runtime)
         done = await downloader.fetch_directory(manifest, dest, is_forced=is_forced, report=report)
         await asyncio.sleep(0)  # what was reported from other threads comes before the result
         return done
     finally:
-        fetcher.close()
+        resolver.fetcher.close()

@@ -7,7 +7,6 @@ from typing import Any
 
 from bytestag.client import Client
 from bytestag.dht.ranges import RemoteFile
-from bytestag.dht.resolving import Resolver
 from bytestag.errors import BytestagError, UsageError
 from bytestag.gateway.jobs import too_late
 from bytestag.hashing import sha1
@@ -83,8 +82,8 @@ class OpenLinks:
             _close(opened)
 
     async def _resolve(self, link: Link, seconds: float) -> Opened:
-        fetcher = self._client.fetcher(link)
-        resolver = Resolver(fetcher, self._client.runtime)
+        resolver = self._client.resolver(link)
+        fetcher = resolver.fetcher
         try:
             async with asyncio.timeout(seconds):
                 target = await resolver.resolve(link)

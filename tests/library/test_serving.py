@@ -3,6 +3,9 @@
 import json
 import os
 
+from bytestag.hashing import sha1
+from bytestag.uri import Link
+
 
 def test_a_node_serves_what_its_user_stored(programs, tmp_path):
     first, second = tmp_path / "first.bin", tmp_path / "second.txt"
@@ -64,6 +67,24 @@ def test_a_lone_node_finds_what_it_serves_itself(programs, tmp_path):
     code, answer, notes = programs.run("one", "find", link, "--json")
     assert code == 0, notes
     assert [holder["address"] for holder in json.loads(answer[0])["holders"]] == [address]
+
+
+def test_a_lone_node_reads_its_own_share_of_many_parts_by_its_hash_alone(programs, tmp_path):
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    content = os.urandom(3_000_000)
+    (directory / "large").write_bytes(content)
+    for number in range(3000):  # so that the manifest has parts, too
+        (directory / f"{number} {'x' * 200}").write_bytes(b"%d" % number)
+    programs.node("one", "--share-dir", directory, "--initial-scan", "--no-serve-store")
+    link = f"sha1://{sha1(content).hex()}"
+    code, answer, notes = programs.run("one", "load", link)
+    assert code == 0, notes
+    with open(answer[0], "rb") as file:
+        assert file.read() == content
+    shared = Link.parse(programs.start("one", "share", directory).line())
+    code, listed, notes = programs.run("one", "ls", f"sha1dir://{shared.key}")
+    assert (code, len(listed)) == (0, 3001), notes
 
 
 def test_a_node_serves_the_store_it_is_given_and_none_that_it_had_before(programs, tmp_path):
