@@ -27,6 +27,7 @@ RANKS = {
     "recent": 1,
     "config": 2,
     "keys": 2,
+    "one_pass": 3,
     "uri": 3,
     "models": 4,
     "crypto": 5,

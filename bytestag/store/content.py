@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bytestag.errors import NotFound, UsageError
+from bytestag.one_pass import Tick, no_tick
 from bytestag.store.belief import Believer
-from bytestag.store.copying import Tick, no_tick
 from bytestag.store.index import Index, ObjectRow
 from bytestag.store.objects import Objects
 from bytestag.store.reading import open_content, read_content

@@ -1,8 +1,6 @@
 """Reading bytes once: hashed, and on request written elsewhere at the same time (shell).
 
-What is hashed are the very buffers that are written, so a file that changes meanwhile cannot get
-the name of what it was. Where the file system can clone a file, the clone is made first and then
-hashed. The SHA-1 of a large file has a thread of its own: hashes let go of Python's lock.
+Where the file system can clone a file, the clone is made first and then hashed.
 """
 
 from __future__ import annotations
@@ -11,22 +9,15 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 
 from bytestag.errors import NotFound, NotPermitted, StorageError, UsageError
-from bytestag.hashing import Hasher, blake3, blake3_hasher, md5, md5_hasher, sha1, sha1_hasher
+from bytestag.hashing import blake3, blake3_hasher, md5, md5_hasher, sha1, sha1_hasher
+from bytestag.one_pass import Take, Tick, no_tick, read_once
 from bytestag.store.values import Hashes, Stamp
 
-READ_BYTES = 512 * 1024  # a buffer stays in the processor's cache while it is hashed
-BUFFERS = 4  # so far may the slower thread be behind
 SMALL_BYTES = 1024 * 1024
-PARALLEL_BYTES_MIN = 4 * 1024 * 1024  # below, starting threads costs more than it gives
 _FICLONE = 0x40049409
-
-Tick = Callable[[int], object]
-
-
-def no_tick(_bytes: int) -> None:
-    """Say nothing of the bytes read."""
 
 
 def open_source(path: str | bytes | os.PathLike[str]) -> tuple[int, os.stat_result]:
@@ -121,60 +112,11 @@ def _clone(source: int, target: int) -> bool:
 def _stream(source: int, target: int | None, wants_md5: bool, tick: Tick) -> Hashes:
     os.lseek(source, 0, os.SEEK_SET)
     hashers = [sha1_hasher(), blake3_hasher(), *([md5_hasher()] if wants_md5 else [])]
-    if os.fstat(source).st_size < PARALLEL_BYTES_MIN or _processors() == 1:
-        size = _one_by_one(source, target, hashers, tick)
-    else:
-        size = _side_by_side(source, target, hashers, tick)
+    takers: list[Take] = [hasher.update for hasher in hashers]
+    if target is not None:
+        takers.append(partial(_write, target))
+    size = read_once(source, takers, tick=tick)
     return Hashes(size, *(hasher.digest() for hasher in hashers))
-
-
-def _one_by_one(source: int, target: int | None, hashers: list[Hasher], tick: Tick) -> int:
-    buffer = memoryview(bytearray(READ_BYTES))
-    size = 0
-    while filled := os.readv(source, [buffer]):
-        block = buffer[:filled]
-        for hasher in hashers:
-            hasher.update(block)
-        if target is not None:
-            _write(target, block)
-        size += filled
-        tick(filled)
-    return size
-
-
-def _side_by_side(source: int, target: int | None, hashers: list[Hasher], tick: Tick) -> int:
-    """Let another thread do the first hash, the slowest, while this one does all else."""
-    from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms that small files never pay
-
-    first, *others = hashers
-    buffers = [memoryview(bytearray(READ_BYTES)) for _ in range(BUFFERS)]
-    waiting: list[Future[object] | None] = [None for _ in buffers]
-    size = turn = 0
-    with ThreadPoolExecutor(1) as pool:
-        while True:
-            hashed = waiting[turn]
-            if hashed is not None:
-                hashed.result()
-            filled = os.readv(source, [buffers[turn]])
-            if not filled:
-                break
-            block = buffers[turn][:filled]
-            waiting[turn] = pool.submit(first.update, block)
-            if target is not None:
-                _write(target, block)
-            for hasher in others:
-                hasher.update(block)
-            size += filled
-            tick(filled)
-            turn = (turn + 1) % BUFFERS
-    return size
-
-
-def _processors() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def _write(target: int, block: memoryview) -> None:

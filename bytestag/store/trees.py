@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from bytestag.errors import FormatError, NotFound, StorageError, UsageError
 from bytestag.models import safe_names
 from bytestag.models.directory import DEPTH_MAX, DirectoryManifest, FileEntry
+from bytestag.one_pass import Tick
 from bytestag.store.belief import USED_RESOLUTION_NS
-from bytestag.store.copying import Tick, source_error
+from bytestag.store.copying import source_error
 from bytestag.store.index import LINK, ObjectRow, PlaceRow
 from bytestag.store.values import Content, Stamp
 

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from bytestag.errors import BytestagError, Corrupt, UsageError
+from bytestag.one_pass import Tick
 from bytestag.store.belief import Believer
 from bytestag.store.copying import (
     SMALL_BYTES,
-    Tick,
     copy_file,
     hash_bytes,
     hash_file,

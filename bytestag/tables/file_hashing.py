@@ -1,7 +1,6 @@
 """Hashing a file: whole and by parts, in one read (shell).
 
-A part of a file with one part is the file, so small files are hashed once. Large ones are hashed as
-a whole by a second thread while the first one hashes the parts: hashes let go of Python's lock.
+A part of a file with one part is the file, so small files are hashed once.
 """
 
 from __future__ import annotations
@@ -9,21 +8,20 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from bytestag.config import MIB, PART_BYTES
+from bytestag.config import PART_BYTES
 from bytestag.errors import StorageError
 from bytestag.hashing import BLAKE3_BYTES, SHA1_BYTES, blake3, blake3_hasher, sha1, sha1_hasher
+from bytestag.one_pass import Tick, no_tick, read_once
 from bytestag.tables.walking import identity
 
-READ_BYTES = MIB
 ENTRY_BYTES = SHA1_BYTES + BLAKE3_BYTES
 RACY_NS = 20_000_000  # a later write may leave the same time: five ticks of a 250 Hz kernel
 RACY_COARSE_NS = 2_000_000_000  # where the file system keeps whole seconds
 MTIME_UNKNOWN = -1
-PARALLEL_BYTES_MIN = 4 * MIB
 
 
 class FileChanged(StorageError):
@@ -59,8 +57,7 @@ class HashedFile:
 def hash_file(
     path: bytes,
     now_ns: Callable[[], int],
-    tick: Callable[[int], None] = lambda _bytes: None,
-    helpers: ThreadPoolExecutor | None = None,
+    tick: Tick = no_tick,
 ) -> HashedFile:
     """Read and hash a file. ``tick`` is called with the bytes read and may raise to stop.
 
@@ -75,8 +72,7 @@ def hash_file(
             whole_sha1, whole_blake3, entries, size = _hash_small(file.read(PART_BYTES + 1))
             tick(size)
         else:
-            pool = helpers if before.st_size >= PARALLEL_BYTES_MIN else None
-            whole_sha1, whole_blake3, entries, size = _hash_large(file.fileno(), tick, pool)
+            whole_sha1, whole_blake3, entries, size = _hash_large(file.fileno(), tick)
         after = os.fstat(file.fileno())
     if size != after.st_size or _state(before) != _state(after):
         raise FileChanged("changed while it was read")
@@ -104,48 +100,27 @@ def _hash_small(value: bytes) -> tuple[bytes, bytes, bytes, int]:
     return whole_sha1, whole_blake3, whole_sha1 + whole_blake3 if value else b"", len(value)
 
 
-def _hash_large(
-    descriptor: int, tick: Callable[[int], None], helpers: ThreadPoolExecutor | None
-) -> tuple[bytes, bytes, bytes, int]:
-    sha1_, blake3_, entries, size = sha1_hasher(), blake3_hasher(), bytearray(), 0
-    buffers = bytearray(READ_BYTES), bytearray(READ_BYTES)
-    waiting = None
-
-    def update(block: memoryview) -> None:
-        sha1_.update(block)
-        blake3_.update(block)
-
-    while True:
-        buffer = buffers[size // READ_BYTES % 2]
-        filled = _fill(descriptor, buffer)
-        block = memoryview(buffer)[:filled]
-        if waiting is not None:
-            waiting.result()
-        waiting = helpers.submit(update, block) if helpers is not None else None
-        for at in range(0, filled, PART_BYTES):
-            part = block[at : at + PART_BYTES]
-            entries += sha1(part) + blake3(part)
-        if waiting is None:
-            update(block)
-        size += filled
-        tick(filled)
-        if filled < READ_BYTES:
-            break
-    if waiting is not None:
-        waiting.result()
-    return sha1_.digest(), blake3_.digest(), bytes(entries), size
+def _hash_large(descriptor: int, tick: Tick) -> tuple[bytes, bytes, bytes, int]:
+    sha1_, blake3_, entries = sha1_hasher(), blake3_hasher(), _Entries()
+    size = read_once(descriptor, [sha1_.update, blake3_.update], entries.take, tick=tick)
+    return sha1_.digest(), blake3_.digest(), bytes(entries.packed), size
 
 
-def _fill(descriptor: int, buffer: bytearray) -> int:
-    """Read until the buffer is full or the file ends; return how many bytes."""
-    filled = 0
-    view = memoryview(buffer)
-    while filled < len(buffer):
-        count = os.readv(descriptor, [view[filled:]])
-        if not count:
-            break
-        filled += count
-    return filled
+class _Entries:
+    """SHA-1 ‖ BLAKE3 of each part, which come in any order and from two threads."""
+
+    def __init__(self) -> None:
+        self.packed = bytearray()
+        self._lock = threading.Lock()
+
+    def take(self, number: int, part: memoryview) -> None:
+        entry = sha1(part) + blake3(part)
+        at = number * ENTRY_BYTES
+        with self._lock:
+            missing = at + ENTRY_BYTES - len(self.packed)
+            if missing > 0:
+                self.packed += bytes(missing)
+            self.packed[at : at + ENTRY_BYTES] = entry
 
 
 def _state(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -7,19 +7,16 @@ path of this machine gets into what is made.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bytestag.errors import Corrupt, StorageError
 from bytestag.hashing import sha1
 from bytestag.models.prv import HEAD_BYTES, PrvDirectory, PrvFile
+from bytestag.one_pass import Tick
 from bytestag.tables.file_hashing import FileChanged, hash_file, open_file
 from bytestag.tables.walking import components, walk
 from bytestag.uri import Hint
-
-Tick = Callable[[int], None]
 
 
 @dataclass(slots=True)
@@ -40,24 +37,21 @@ def make_prv(path: Path, hints: tuple[Hint, ...], tick: Tick) -> MadePrv:
 
     Raises StorageError if the path cannot be read.
     """
-    with ThreadPoolExecutor(1) as helpers:
-        if path.is_dir():
-            return _make_directory(path, hints, tick, helpers)
-        try:
-            file = prv_of(os.fsencode(path), tick, helpers, hints)
-        except FileChanged as error:
-            raise StorageError(f"{str(path)!r} {error.message}") from error
-        except OSError as error:
-            raise StorageError(f"cannot read {str(path)!r}: {error.strerror}") from error
-        return MadePrv(file, size=file.size)
+    if path.is_dir():
+        return _make_directory(path, hints, tick)
+    try:
+        file = prv_of(os.fsencode(path), tick, hints)
+    except FileChanged as error:
+        raise StorageError(f"{str(path)!r} {error.message}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    return MadePrv(file, size=file.size)
 
 
-def prv_of(
-    path: bytes, tick: Tick, helpers: ThreadPoolExecutor, hints: tuple[Hint, ...] = ()
-) -> PrvFile:
+def prv_of(path: bytes, tick: Tick, hints: tuple[Hint, ...] = ()) -> PrvFile:
     """Hash one file. Raises OSError, and FileChanged if it is not the same file at the end."""
     head = _head(path)
-    hashed = hash_file(path, lambda: 0, tick, helpers)
+    hashed = hash_file(path, lambda: 0, tick)
     if _head(path) != head:
         raise FileChanged("changed while it was read")
     return PrvFile(hashed.sha1, hashed.size, sha1(head), hashed.blake3, hints)
@@ -68,9 +62,7 @@ def _head(path: bytes) -> bytes:
         return file.read(HEAD_BYTES) or b""
 
 
-def _make_directory(
-    root: Path, hints: tuple[Hint, ...], tick: Tick, helpers: ThreadPoolExecutor
-) -> MadePrv:
+def _make_directory(root: Path, hints: tuple[Hint, ...], tick: Tick) -> MadePrv:
     base = os.fsencode(root)
     made = MadePrv(PrvDirectory(), files=0)
     files: list[tuple[tuple[str, ...], PrvFile]] = []
@@ -90,7 +82,7 @@ def _make_directory(
                 directories.append(components(b"/".join(visible)))
             continue
         try:
-            file = prv_of(os.path.join(base, found.path), tick, helpers)
+            file = prv_of(os.path.join(base, found.path), tick)
         except FileChanged as error:
             warn(os.path.join(base, found.path), error.message)
         except OSError as error:
@@ -120,8 +112,7 @@ def check_fits(prv: PrvFile, path: Path) -> None:
     Raises Corrupt if it is another file, StorageError if it cannot be read.
     """
     try:
-        with ThreadPoolExecutor(1) as helpers:
-            hashed = hash_file(os.fsencode(path), lambda: 0, helpers=helpers)
+        hashed = hash_file(os.fsencode(path), lambda: 0)
     except OSError as error:
         raise StorageError(f"cannot read {str(path)!r}: {error.strerror}") from error
     if not prv.fits(hashed.size, hashed.sha1, hashed.blake3):

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from bytestag.errors import FormatError
 from bytestag.models.fileinfo import FILE_BYTES_MAX
+from bytestag.one_pass import processors
 from bytestag.tables import file_hashing, shared_rows
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
@@ -92,10 +93,10 @@ class Scanner:
     def run(self) -> None:
         """Scan; the result is filled and the rows are committed when this returns."""
         last_id = self._last_id()
-        threads = min(THREADS_MAX, os.cpu_count() or 1)
+        threads = min(THREADS_MAX, processors())
         try:
-            with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as helpers:
-                self._hash_files(pool, helpers, threads * WAITING_PER_THREAD)
+            with ThreadPoolExecutor(threads) as pool:
+                self._hash_files(pool, threads * WAITING_PER_THREAD)
         except Stopped:
             self._result.is_complete = False
         self._save()
@@ -109,14 +110,12 @@ class Scanner:
 
     # --- Hashing ---------------------------------------------------------------------------------
 
-    def _hash_files(
-        self, pool: ThreadPoolExecutor, helpers: ThreadPoolExecutor, waiting_max: int
-    ) -> None:
+    def _hash_files(self, pool: ThreadPoolExecutor, waiting_max: int) -> None:
         waiting: deque[tuple[bytes, Future[HashedFile]]] = deque()
         try:
             for found in self._new_or_changed():
                 self._bytes_found += found.size
-                future = pool.submit(self._hash, found.path, helpers)
+                future = pool.submit(self._hash, found.path)
                 waiting.append((found.path, future))
                 if len(waiting) >= waiting_max:
                     self._collect(*waiting.popleft())
@@ -149,7 +148,7 @@ class Scanner:
                 else:
                     yield found
 
-    def _hash(self, path: bytes, helpers: ThreadPoolExecutor) -> HashedFile:
+    def _hash(self, path: bytes) -> HashedFile:
         full = self._full(path)
 
         def tick(count: int) -> None:
@@ -160,7 +159,7 @@ class Scanner:
                     done = self._result.bytes_hashed
                     self._progress(os.fsdecode(full), done, max(done, self._bytes_found))
 
-        return hash_file(full, lambda: int(self._wall() * 1e9), tick, helpers)
+        return hash_file(full, lambda: int(self._wall() * 1e9), tick)
 
     def _collect(self, path: bytes, future: Future[HashedFile]) -> None:
         try:

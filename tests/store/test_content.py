@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bytestag import one_pass
 from bytestag.errors import Corrupt, NoSpace, NotFound, NotPermitted, StorageError, UsageError
 from bytestag.hashing import blake3, md5, sha1
 from bytestag.store import copying, reading
@@ -90,7 +91,7 @@ def test_any_bytes_come_back_and_any_range_of_them(tmp_path_factory, value, star
 def test_a_file_of_any_size_is_hashed_as_it_is_copied(
     store, tmp_path, monkeypatch, size, processors
 ):
-    monkeypatch.setattr(copying, "_processors", lambda: processors)
+    monkeypatch.setattr(one_pass, "processors", lambda: processors)
     value = os.urandom(1000) * (size // 1000) + b"x" * (size % 1000)
     path = settled(tmp_path / "file", value)
     ticks = []
