@@ -17,6 +17,7 @@ from bytestag.gateway.place import DoorPlace, door_place
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 120.0
+READ_BYTES = 1024 * 1024
 
 Answer = dict[str, Any]
 
@@ -62,6 +63,27 @@ class Door:
         """Ask for bytes. Raises the error that the node answers with."""
         with self._answered("GET", path, None, ANSWER_SECONDS, query) as response:
             return response.read()
+
+    def read_range(self, path: str, /, start: int, end: int, **query: str) -> bytes:
+        """Ask for the bytes from ``start`` to before ``end``, which exist.
+
+        Where an answer breaks off, the rest is asked for anew: it comes, or the node says why not.
+        Raises the error that it answers with.
+        """
+        found = bytearray()
+        while len(found) < end - start:
+            before = len(found)
+            bounds = {"start": str(start + before), "end": str(end)}
+            try:
+                with self._answered("GET", path, None, ANSWER_SECONDS, query | bounds) as response:
+                    while piece := response.read(READ_BYTES):
+                        found += piece
+            except Unreachable:
+                if len(found) == before:
+                    raise
+            if len(found) == before:
+                raise _went_away()
+        return bytes(found)
 
     def stream(self, path: str, body: Answer) -> Iterator[Answer]:
         """Ask for work; yield its events up to its result. Raises the error that ends it."""

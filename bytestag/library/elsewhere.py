@@ -102,8 +102,7 @@ class ThroughDoor:
         return self._door.ask("GET", "/v1/info", link=str(link), **self._query)
 
     def read(self, link: Link, start: int, end: int) -> bytes:
-        bounds = {"start": str(start), "end": str(end)}
-        return self._door.read("/v1/content", link=str(link), **bounds, **self._query)
+        return self._door.read_range("/v1/content", start, end, link=str(link), **self._query)
 
     def manifest(self, link: Link) -> DirectoryManifest:
         packed = self._door.read("/v1/manifest", link=str(link), **self._query)
