@@ -29,9 +29,7 @@ _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 def dump(value: object) -> bytes:
     """Return the canonical bytes of a JSON value."""
-    return json.dumps(
-        value, ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False
-    ).encode("ascii")
+    return _encoder.encode(value).encode("ascii")
 
 
 def load_object(
@@ -102,7 +100,7 @@ def is_text(value: object) -> TypeGuard[str]:
 
 def b64(value: bytes) -> str:
     """Return padded base64, as hashes are written in FileInfo."""
-    return base64.b64encode(value).decode("ascii")
+    return binascii.b2a_base64(value, newline=False).decode("ascii")
 
 
 def unb64(text: object, length: int) -> bytes:
@@ -149,6 +147,9 @@ def _no_constant(text: str) -> float:
     raise FormatError(f"{text} is not a JSON number")
 
 
+_encoder = json.JSONEncoder(
+    ensure_ascii=True, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
 _decoder = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant
 )

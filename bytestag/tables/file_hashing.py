@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bytestag.config import PART_BYTES
 from bytestag.errors import StorageError
@@ -34,8 +34,7 @@ class Stopped(Exception):
     """The caller asked to stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class HashedFile:
+class HashedFile(NamedTuple):
     """What one read of a file found."""
 
     size: int
@@ -64,16 +63,21 @@ def hash_file(
     Raises OSError if it cannot be read and FileChanged if it is not the same file at the end. A
     file written to a moment ago has an unknown time of change, so that it is looked at again.
     """
-    with open_file(path) as file:
-        before = os.fstat(file.fileno())
+    source = _open(path)
+    try:
+        before = os.fstat(source)
         if not stat.S_ISREG(before.st_mode):
             raise FileChanged("is no longer a file")
         if before.st_size <= PART_BYTES:
-            whole_sha1, whole_blake3, entries, size = _hash_small(file.read(PART_BYTES + 1))
+            value = os.read(source, before.st_size + 1)
+            whole_sha1, whole_blake3, size = sha1(value), blake3(value), len(value)
+            entries = whole_sha1 + whole_blake3 if value else b""
             tick(size)
         else:
-            whole_sha1, whole_blake3, entries, size = _hash_large(file.fileno(), tick)
-        after = os.fstat(file.fileno())
+            whole_sha1, whole_blake3, entries, size = _hash_large(source, tick)
+        after = os.fstat(source)
+    finally:
+        os.close(source)
     if size != after.st_size or _state(before) != _state(after):
         raise FileChanged("changed while it was read")
     is_coarse = after.st_mtime_ns % 1_000_000_000 == 0
@@ -92,12 +96,11 @@ def hash_file(
 
 def open_file(path: bytes) -> io.FileIO:
     """Open a file for reading; where a pipe has taken its place, do not wait for a writer."""
-    return open(path, "rb", buffering=0, opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))
+    return open(_open(path), "rb", buffering=0)
 
 
-def _hash_small(value: bytes) -> tuple[bytes, bytes, bytes, int]:
-    whole_sha1, whole_blake3 = sha1(value), blake3(value)
-    return whole_sha1, whole_blake3, whole_sha1 + whole_blake3 if value else b"", len(value)
+def _open(path: bytes) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _hash_large(descriptor: int, tick: Tick) -> tuple[bytes, bytes, bytes, int]:

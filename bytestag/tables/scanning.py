@@ -10,36 +10,37 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 import sqlalchemy as sa
 
-from bytestag.errors import FormatError
+from bytestag.config import MIB
 from bytestag.models.fileinfo import FILE_BYTES_MAX
 from bytestag.one_pass import processors
-from bytestag.tables import file_hashing, shared_rows
-from bytestag.tables.base import KVPID
+from bytestag.tables import shared_rows
 from bytestag.tables.database_engine import Database
 from bytestag.tables.file_hashing import FileChanged, HashedFile, Stopped, hash_file
 from bytestag.tables.schema import shared_files
 from bytestag.tables.shared_manifest import save_manifest
-from bytestag.tables.shared_rows import PARTS_PER_JOB, Value, part_kvpid
-from bytestag.tables.walking import Found, components, walk
+from bytestag.tables.shared_saving import Changed, Saver
+from bytestag.tables.walking import Found, walk
 
 LOOK_UP_FILES = 500
-LARGE_ENTRIES_BYTES = PARTS_PER_JOB * file_hashing.ENTRY_BYTES
+FILES_PER_HASHING = 64
+BYTES_PER_HASHING = 4 * MIB
 FILES_PER_JOB = 256
 FILES_PER_SWEEP = 20_000
 """Ids read at one time: each such query goes through the rows of the share."""
 THREADS_MAX = 4
-WAITING_PER_THREAD = 8
+WAITING_PER_THREAD = 4
 WARNINGS_MAX = 1000
 
 _f = shared_files.c
-_Described = tuple[bytes, HashedFile, Value, list[Value]]
+_Hashed = tuple[bytes, HashedFile | str]
+"""A path, and what is in the file or why that cannot be said."""
 
 Progress = Callable[[str, int, int], object]
 """Called with the path and the bytes hashed and found to be hashed so far, in this scan."""
@@ -69,7 +70,7 @@ class Scanner:
         share: int,
         root: bytes,
         result: ScanResult,
-        changed: Callable[[list[KVPID], list[KVPID]], None],
+        changed: Changed,
         progress: Progress | None,
         is_stopped: Callable[[], bool],
         wall: Callable[[], float],
@@ -86,9 +87,8 @@ class Scanner:
         self._lock = threading.Lock()
         self._bytes_found = 0
         self._seen = _IdSet()
-        self._unsaved: list[tuple[bytes, HashedFile]] = []
-        self._unsaved_parts = 0
         self._empty: list[bytes] = []
+        self._saver = Saver(database, share, root, changed, self._seen.add, self._warn, wall)
 
     def run(self) -> None:
         """Scan; the result is filled and the rows are committed when this returns."""
@@ -99,7 +99,7 @@ class Scanner:
                 self._hash_files(pool, threads * WAITING_PER_THREAD)
         except Stopped:
             self._result.is_complete = False
-        self._save()
+        self._saver.finish()
         if self._result.is_complete:
             self._sweep(last_id)
             self._changed(
@@ -111,19 +111,17 @@ class Scanner:
     # --- Hashing ---------------------------------------------------------------------------------
 
     def _hash_files(self, pool: ThreadPoolExecutor, waiting_max: int) -> None:
-        waiting: deque[tuple[bytes, Future[HashedFile]]] = deque()
+        waiting: deque[Future[list[_Hashed]]] = deque()
         try:
-            for found in self._new_or_changed():
-                self._bytes_found += found.size
-                future = pool.submit(self._hash, found.path)
-                waiting.append((found.path, future))
+            for batch in _batches(self._new_or_changed()):
+                waiting.append(pool.submit(self._hash, batch))
                 if len(waiting) >= waiting_max:
-                    self._collect(*waiting.popleft())
+                    self._collect(waiting.popleft().result())
             while waiting:
-                self._collect(*waiting.popleft())
+                self._collect(waiting.popleft().result())
         finally:
             self._is_over = True
-            for _path, future in waiting:
+            for future in waiting:
                 future.cancel()
 
     def _new_or_changed(self) -> Iterator[Found]:
@@ -146,10 +144,14 @@ class Scanner:
                 elif found.size > FILE_BYTES_MAX:
                     self._warn(self._full(found.path), "too large to be described")
                 else:
+                    self._bytes_found += found.size
                     yield found
 
-    def _hash(self, path: bytes) -> HashedFile:
-        full = self._full(path)
+    def _hash(self, batch: list[Found]) -> list[_Hashed]:
+        return [(found.path, self._hash_file(self._full(found.path))) for found in batch]
+
+    def _hash_file(self, path: bytes) -> HashedFile | str:
+        """Return what is in a file, or why that cannot be said."""
 
         def tick(count: int) -> None:
             self._check_stop()
@@ -157,85 +159,25 @@ class Scanner:
                 self._result.bytes_hashed += count
                 if self._progress is not None:
                     done = self._result.bytes_hashed
-                    self._progress(os.fsdecode(full), done, max(done, self._bytes_found))
+                    self._progress(os.fsdecode(path), done, max(done, self._bytes_found))
 
-        return hash_file(full, lambda: int(self._wall() * 1e9), tick)
-
-    def _collect(self, path: bytes, future: Future[HashedFile]) -> None:
         try:
-            hashed = future.result()
+            return hash_file(path, lambda: int(self._wall() * 1e9), tick)
         except OSError as error:
-            self._warn(self._full(path), f"cannot be read: {error.strerror}")
-            return
+            return f"cannot be read: {error.strerror}"
         except FileChanged as error:
-            self._warn(self._full(path), error.message)
-            return
-        self._result.files += 1
-        self._result.hashed += 1
-        self._unsaved.append((path, hashed))
-        self._unsaved_parts += len(hashed.entries) // file_hashing.ENTRY_BYTES
-        if len(self._unsaved) >= FILES_PER_JOB or self._unsaved_parts >= PARTS_PER_JOB:
-            self._save()
+            return error.message
 
-    # --- Saving ----------------------------------------------------------------------------------
+    def _collect(self, files: list[_Hashed]) -> None:
+        for path, hashed in files:
+            if isinstance(hashed, str):
+                self._warn(self._full(path), hashed)
+            else:
+                self._result.files += 1
+                self._result.hashed += 1
+                self._saver.add(path, hashed)
 
-    def _save(self) -> None:
-        unsaved, self._unsaved, self._unsaved_parts = self._unsaved, [], 0
-        large = [item for item in unsaved if len(item[1].entries) > LARGE_ENTRIES_BYTES]
-        small = [item for item in unsaved if len(item[1].entries) <= LARGE_ENTRIES_BYTES]
-        for items in ([small] if small else []) + [[item] for item in large]:
-            described = [(path, hashed, *self._describe(path, hashed)) for path, hashed in items]
-            self._save_files(described, is_large=items is not small)
-
-    def _save_files(self, files: list[_Described], *, is_large: bool) -> None:
-        """Write files in one transaction; a large one in many, and it serves nothing before."""
-        now = int(self._wall())
-
-        def begin(connection: sa.Connection) -> tuple[list[KVPID], list[int]]:
-            paths = [path for path, *_rest in files]
-            known = shared_rows.known_files(connection, self._share, paths)
-            gone = shared_rows.delete_files(connection, [row.id for row in known.values()])
-            ids = [
-                shared_rows.insert_file(
-                    connection, self._share, path, hashed, info, now, is_dirty=True
-                )
-                for path, hashed, info, _lists in files
-            ]
-            if not is_large:
-                shared_rows.insert_parts(connection, _parts(ids, files))
-                finish(connection, ids)
-            return gone, ids
-
-        def finish(connection: sa.Connection, ids: list[int]) -> None:
-            values = [
-                (file, value)
-                for file, (_path, _hashed, info, lists) in zip(ids, files, strict=True)
-                for value in (info, *lists)
-            ]
-            shared_rows.insert_values(self._database, connection, self._share, values, now)
-            connection.execute(sa.update(shared_files).where(_f.id.in_(ids)).values(is_dirty=0))
-
-        gone, ids = self._database.write(begin, values=len(files))
-        if is_large:
-            for chunk in shared_rows.chunks(_parts(ids, files), PARTS_PER_JOB):
-                self._database.write(partial(shared_rows.insert_parts, parts=chunk))
-            self._database.write(partial(finish, ids=ids))
-        for file in ids:
-            self._seen.add(file)
-        added = [part_kvpid(part[2]) for part in _parts(ids, files)]
-        for _path, _hashed, info, lists in files:
-            added += [kvpid for value in (info, *lists) for kvpid in value.kvpids()]
-        self._changed(gone, added)
-
-    def _describe(self, path: bytes, hashed: HashedFile) -> tuple[Value, list[Value]]:
-        """Describe a file; its name is told only where no manifest tells it."""
-        filename: tuple[str, ...] = ()
-        if not path:
-            try:
-                filename = components(os.path.basename(self._root))
-            except FormatError as error:
-                self._warn(self._root, error.message)
-        return shared_rows.describe(hashed, filename)
+    # --- Helpers ---------------------------------------------------------------------------------
 
     def _sweep(self, last_id: int) -> None:
         """Take out the files that were not met: vanished, unreadable, or changing all the time."""
@@ -253,8 +195,6 @@ class Scanner:
                 gone = self._database.write(partial(shared_rows.delete_files, ids=doomed))
                 self._result.removed += len(doomed)
                 self._changed(gone, [])
-
-    # --- Helpers ---------------------------------------------------------------------------------
 
     def _full(self, path: bytes) -> bytes:
         return os.path.join(self._root, path) if path else self._root
@@ -274,14 +214,21 @@ class Scanner:
             self._result.warnings.append((text, reason))
 
 
-def _parts(ids: list[int], files: list[_Described]) -> Iterator[tuple[int, int, bytes, bytes, int]]:
-    """Yield the parts of files, of equal neighbours (a hole, say) the first."""
-    for file, (_path, hashed, _info, _lists) in zip(ids, files, strict=True):
-        last = None
-        for number, part in enumerate(hashed.parts()):
-            if part != last:
-                yield file, number, *part
-            last = part
+def _batches(files: Iterable[Found]) -> Iterator[list[Found]]:
+    """Put small files together, for what a thread costs is more than to hash one."""
+    batch: list[Found] = []
+    size = 0
+    for found in files:
+        if batch and size + found.size > BYTES_PER_HASHING:
+            yield batch
+            batch, size = [], 0
+        batch.append(found)
+        size += found.size
+        if len(batch) == FILES_PER_HASHING:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class _IdSet:

@@ -61,7 +61,7 @@ def save_manifest(
         of_manifest = sa.and_(shared_values.c.share == share, shared_values.c.file == 0)
         gone = shared_rows.delete_values(connection, of_manifest)
         own = [(0, value) for value in values]
-        shared_rows.insert_values(database, connection, share, own, int(now))
+        shared_rows.insert_values(connection, share, own, int(now))
         named = sa.update(shared_paths).where(of_share)
         connection.execute(
             named.values(

@@ -347,8 +347,8 @@ def test_a_directory_that_went_away_is_a_warning_and_serves_nothing(share: Share
 
 
 def test_a_file_of_many_parts_is_served_once_all_of_it_is_written(share: Share, monkeypatch):
-    monkeypatch.setattr("bytestag.tables.scanning.LARGE_ENTRIES_BYTES", 52)
-    monkeypatch.setattr("bytestag.tables.scanning.PARTS_PER_JOB", 2)
+    monkeypatch.setattr("bytestag.tables.shared_saving.LARGE_ENTRIES_BYTES", 52)
+    monkeypatch.setattr("bytestag.tables.shared_saving.PARTS_PER_JOB", 2)
     value = pattern(5 * PART)
     share.write("a", value)
     share.table.scan()
@@ -401,14 +401,14 @@ def test_a_file_being_downloaded_is_not_shared(share: Share) -> None:
 def test_an_unreadable_file_is_a_warning_and_the_rest_is_shared(share: Share, monkeypatch) -> None:
     share.write("a", b"a")
     locked = share.write("locked", b"locked")
-    real_open = open
+    real_open = file_hashing._open
 
-    def guarded(path, *arguments, **options):
+    def guarded(path):
         if path == os.fsencode(locked):  # root reads anything, so permissions prove nothing
             raise PermissionError(13, "Permission denied")
-        return real_open(path, *arguments, **options)
+        return real_open(path)
 
-    monkeypatch.setattr(file_hashing, "open", guarded, raising=False)
+    monkeypatch.setattr(file_hashing, "_open", guarded)
     result = share.table.scan()
     assert result.files == 1
     assert result.warnings == [(str(locked), "cannot be read: Permission denied")]
