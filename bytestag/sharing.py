@@ -13,7 +13,7 @@ from pathlib import Path
 from bytestag.config import Config
 from bytestag.crypto.identity import Address
 from bytestag.dht.protocol import Protocol
-from bytestag.dht.providing import Announcer
+from bytestag.dht.providing import Announcer, Touched
 from bytestag.dht.publishing import Publisher, PublishOutcome
 from bytestag.errors import UsageError
 from bytestag.events.runtime import Runtime
@@ -83,6 +83,10 @@ class Sharing:
         self._hint_host = hint_host
         self._has_hints = has_hints
         self._changed: dict[KVPID, None] = {}
+        self._touched = Touched()
+        for table in (stores.shared, stores.stored):
+            if table is not None:
+                table.value_changed_observer.register(self._touch)
         self._watcher: ShareWatcher | None = None
         self._watching: asyncio.Task[None] | None = None
         self._store_watcher: ShareWatcher | None = None
@@ -151,7 +155,8 @@ class Sharing:
 
         ``copies`` and ``keep_seconds`` stand in for what the node was told.
         """
-        await self.provide()
+        await self._runtime.offload(self._touch_share, path)
+        await self.provide(is_all=False)
         records = self.table.share_records(path)
         keep_seconds = self._keep_seconds if keep_seconds is None else keep_seconds
         outcome = await self._publisher.publish(
@@ -174,11 +179,30 @@ class Sharing:
             records, copies=self._config.record_copies, keep_seconds=keep_seconds
         )
 
-    async def provide(self) -> None:
-        """Tell the nodes near the keys of all our shares that we serve them."""
-        began = self._runtime.wall()
-        if await self._announce((0.0, 1.0)):
+    async def provide(self, *, is_all: bool = True) -> None:
+        """Tell the nodes near the keys of all our shares that we serve them.
+
+        Unless ``is_all``, only where keys came or went, if all have been told where we are.
+        """
+        began, cycle = self._runtime.wall(), self._cycle()
+        if cycle is not None and not self._protocol.is_reachable:
+            return  # or where we are is not known yet
+        is_all = is_all or cycle is None or cycle.addresses != self._addresses()
+        touched, self._touched = self._touched, Touched()
+        if not is_all and not touched:
+            return
+        if not await self._announce(touched=None if is_all else touched):
+            self._touched.update(touched)
+        elif is_all:
             await self._keep_cycle(_Cycle(began, 1.0, self._addresses()))
+
+    def _touch(self, kvpid: KVPID, _is_added: bool) -> None:
+        self._touched.add(kvpid.key)
+
+    def _touch_share(self, path: Path) -> None:
+        """Note the keys of a share: the process that hashed it may have ended too soon."""
+        for record in self.table.share_records(path):
+            self._touched.add(record.kvpid.key)
 
     async def renew(self) -> None:
         """Renew a part, so that in a period all have had their turn; resumed after a restart."""
@@ -190,20 +214,25 @@ class Sharing:
         if cycle.addresses != self._addresses() or not 0.0 <= elapsed < 2.0:
             await self.provide()
             return
+        await self.provide(is_all=False)
         if elapsed >= 1.0 and cycle.done >= 1.0:
             cycle, elapsed = _Cycle(cycle.began + period, 0.0), elapsed - 1.0
         until = min(int(elapsed * RENEWED_PARTS) / RENEWED_PARTS, 1.0)
-        if until > cycle.done and await self._announce((cycle.done, until)):
+        if until > cycle.done and await self._announce(part=(cycle.done, until)):
             await self._keep_cycle(_Cycle(cycle.began, until, self._addresses()))
 
-    async def _announce(self, part: tuple[float, float]) -> bool:
+    async def _announce(
+        self, *, part: tuple[float, float] = (0.0, 1.0), touched: Touched | None = None
+    ) -> bool:
         """Announce the keys of a part of the key space; return whether anybody was told."""
         shared = self._stores.shared
         if shared is None or not len(self._protocol.router):
             return False
         keys = await self._runtime.offload(self._keys, shared)
         is_renewal = self._cycle() is not None
-        done = await self._announcer.announce(keys, is_renewal=is_renewal, part=part)
+        done = await self._announcer.announce(
+            keys, is_renewal=is_renewal, part=part, touched=touched
+        )
         if done.keys:
             _logger.info(
                 "provider records: %d renewed, %d accepted, %d refused, %d holders do not answer",
@@ -321,7 +350,7 @@ class Sharing:
 
     async def _provide_stored(self, result: ScanResult) -> None:
         if result.hashed and len(self._protocol.router):
-            await self.provide()
+            await self.provide(is_all=False)
 
     def close(self) -> None:
         """Watch no more; idempotent."""
@@ -348,7 +377,7 @@ class Sharing:
         if not len(self._protocol.router):
             return
         if changed or self._cycle() is None:
-            await self.provide()
+            await self.provide(is_all=False)
         else:  # a node that comes back is in time for its records
             await self.renew()
         if changed:

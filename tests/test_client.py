@@ -11,8 +11,11 @@ from bytestag import config
 from bytestag.client import Client, ClientOptions
 from bytestag.config import DAY
 from bytestag.crypto.identity import Identity
+from bytestag.dht import providing
 from bytestag.errors import AddressInUse, Timeout
 from bytestag.events.runtime import system_runtime
+from bytestag.hashing import sha1
+from bytestag.keys import KeyBytes
 from bytestag.tables.stores import memory_stores, open_stores
 
 OURS = Identity.from_bytes(bytes(range(64)))
@@ -133,9 +136,9 @@ def test_what_is_served_is_announced_part_by_part_and_goes_on_after_a_restart(
     def spy(node):
         parts, announce = [], node.announcer.announce
 
-        async def noted(keys, *, is_renewal, part):
+        async def noted(keys, *, is_renewal, part, touched):
             parts.append((round(part[0], 2), round(part[1], 2), is_renewal))
-            return await announce(keys, is_renewal=is_renewal, part=part)
+            return await announce(keys, is_renewal=is_renewal, part=part, touched=touched)
 
         node.announcer.announce = noted
         return parts
@@ -165,6 +168,43 @@ def test_what_is_served_is_announced_part_by_part_and_goes_on_after_a_restart(
                 set_back(node, -2 * period)  # it was off for long: all may be forgotten
                 await node.sharing.renew()
                 assert parts[1:] == [(0, 1, True)]
+
+    asyncio.run(main())
+
+
+def test_what_came_or_went_is_announced_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(providing, "BIN_KEYS_MAX", 1)  # so that few keys have many bins
+    for number in range(40):
+        (tmp_path / f"{number}").write_bytes(b"%d" % number * 1000)
+
+    async def main():
+        async with (
+            other() as donor,
+            client(tmp_path / "node", known_nodes=(donor.address,)) as node,
+        ):
+            await node.join()
+            told, announce = [], node.announcer.announce
+
+            async def noted(*given, **named):
+                done = await announce(*given, **named)
+                told.append(done.keys)
+                return done
+
+            node.announcer.announce = noted
+            for number in range(39):
+                await node.sharing.add(tmp_path / f"{number}")
+            await node.sharing.publish(tmp_path / "1")
+            assert len(told) == 1
+            assert told[0] > 39
+            await node.sharing.publish(tmp_path / "1")
+            await node.sharing.add(tmp_path / "39")
+            await node.sharing.provide(is_all=False)
+            await node.sharing.provide(is_all=False)
+            assert len(told) == 3
+            assert 0 < told[1] < told[0] / 2
+            assert 0 < told[2] < told[0] / 2
+            key = KeyBytes(sha1(b"39" * 1000))
+            assert donor.stores.providers.lookup(key, node.runtime.wall(), 9)
 
     asyncio.run(main())
 

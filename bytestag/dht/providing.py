@@ -33,6 +33,7 @@ HOLDERS_AT_ONCE = 16
 BIN_KEYS_MAX = 2000
 """Keys are allotted in bins of at most about as many; a record has at most 1,000."""
 BIN_BITS_MAX = 32
+TOUCHED_BITS = 16
 
 
 class KeySource(Protocol):
@@ -60,6 +61,30 @@ class SortedKeys:
             for bound in (low, end)
         )
         return self._keys[first:last]
+
+
+class Touched:
+    """Where in the key space keys came or went, to a 65,536th of it (pure)."""
+
+    def __init__(self) -> None:
+        self._prefixes: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._prefixes)
+
+    def add(self, key: bytes) -> None:
+        """Note a key."""
+        self._prefixes.add(int.from_bytes(key[: TOUCHED_BITS // 8], "big"))
+
+    def update(self, other: Touched) -> None:
+        """Note what another one has."""
+        self._prefixes |= other._prefixes
+
+    def bins(self, bits: int) -> list[int]:
+        """Return the bins that the keys are in, ascending, where a bin has so many bits."""
+        finer = max(bits - TOUCHED_BITS, 0)
+        whole = {prefix >> max(TOUCHED_BITS - bits, 0) for prefix in self._prefixes}
+        return [n for at in sorted(whole) for n in range(at << finer, (at + 1) << finer)]
 
 
 @dataclass(slots=True)
@@ -119,14 +144,19 @@ class Announcer:
         self.slot = FnTaskSlot(HOLDERS_AT_ONCE, HOLDERS_AT_ONCE, parent)
 
     async def announce(
-        self, keys: KeySource, *, is_renewal: bool = False, part: tuple[float, float] = (0.0, 1.0)
+        self,
+        keys: KeySource,
+        *,
+        is_renewal: bool = False,
+        part: tuple[float, float] = (0.0, 1.0),
+        touched: Touched | None = None,
     ) -> Announced:
         """Bring records of all keys that we serve to the nodes near them.
 
-        ``part`` is a part of the key space; its ends lie between 0 and 1. At each holder a new
-        record replaces the old one of its prefix. With ``is_renewal`` most holders are expected to
-        have theirs: nobody is asked first whether he is there, and where one is not, his keys go to
-        whoever took his place.
+        ``part`` is a part of the key space; its ends lie between 0 and 1. With ``touched`` only
+        bins that it touches are gone through. At each holder a new record replaces the old one of
+        its prefix. With ``is_renewal`` most holders are expected to have theirs: nobody is asked
+        first whether he is there, and where one is not, his keys go to whoever took his place.
         """
         done = Announced()
         if not self._network.protocol.is_reachable or not len(keys):
@@ -134,7 +164,8 @@ class Announcer:
         bits = min(max(len(keys) // BIN_KEYS_MAX, 0).bit_length(), BIN_BITS_MAX)
         sweep = _Sweep(Neighbours(self._network), bits, is_renewal, not is_renewal, done)
         first, end = (math.ceil(bound * (1 << bits)) for bound in part)
-        done.keys = await self._go_through(keys, range(first, end), sweep)
+        bins = range(first, end) if touched is None else touched.bins(bits)
+        done.keys = await self._go_through(keys, bins, sweep)
         if is_renewal and sweep.failed:
             again = _Sweep(Neighbours(self._network), bits, is_renewal, True, done)
             await self._go_through(keys, sorted(sweep.failed), again)
