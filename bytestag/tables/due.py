@@ -6,9 +6,8 @@ What is taken is leased, not removed: if nobody reschedules or removes it, it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -16,13 +15,16 @@ import sqlalchemy as sa
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
+from bytestag.tables.many_rows import chunks, insert_many
 from bytestag.tables.schema import due
 
 LEASE_SECONDS = 900.0
 WRITE_ROWS = 5000  # in key order where the caller has them so: few pages are written twice
 
 _c = due.c
-_IDENTITY = (_c.queue, _c.key, _c.sha1, _c.blake3)
+_COLUMNS = (_c.queue, _c.key, _c.sha1, _c.blake3, _c.due_time)
+_OLD_TIME = " ON CONFLICT DO NOTHING"
+_NEW_TIME = " ON CONFLICT (queue, key, sha1, blake3) DO UPDATE SET due_time = excluded.due_time"
 
 
 class Due(NamedTuple):
@@ -42,15 +44,11 @@ class DueTable:
 
     def put_many(self, entries: Iterable[tuple[KVPID, bytes, float]]) -> None:
         """Schedule rows; one that waits already gets the new time."""
-        insert = self._database.insert(due)
-        statement = insert.on_conflict_do_update(
-            index_elements=_IDENTITY, set_={"due_time": insert.excluded.due_time}
-        )
-        self._write(statement, entries)
+        self._write(_NEW_TIME, entries)
 
     def add_many(self, entries: Iterable[tuple[KVPID, bytes, float]]) -> None:
         """Schedule rows that do not wait already; the others keep their time."""
-        self._write(self._database.insert(due).on_conflict_do_nothing(), entries)
+        self._write(_OLD_TIME, entries)
 
     def take_due(self, now: float, limit: int, lease_seconds: float = LEASE_SECONDS) -> list[Due]:
         """Return rows due at ``now``, by time and then key, and lease them to the caller.
@@ -108,31 +106,15 @@ class DueTable:
             query = sa.select(sa.func.count()).select_from(due).where(_c.queue == self._queue)
             return int(connection.execute(query).scalar_one())
 
-    def _write(self, statement: sa.Insert, entries: Iterable[tuple[KVPID, bytes, float]]) -> None:
-        for chunk in _chunks(entries):
+    def _write(self, ending: str, entries: Iterable[tuple[KVPID, bytes, float]]) -> None:
+        for chunk in chunks(entries, WRITE_ROWS):
+            times = {(kvpid, blake3): due_time for kvpid, blake3, due_time in chunk}  # each once
             rows = [
-                {
-                    "queue": self._queue,
-                    "key": kvpid.key,
-                    "sha1": kvpid.index,
-                    "blake3": blake3,
-                    "due_time": float(due_time),
-                }
-                for kvpid, blake3, due_time in chunk
+                (self._queue, kvpid.key, kvpid.index, blake3, float(due_time))
+                for (kvpid, blake3), due_time in times.items()
             ]
-            self._database.write(partial(_execute, statement, rows), values=len(rows))
-
-
-def _execute(statement: sa.Insert, rows: list[dict[str, Any]], connection: sa.Connection) -> None:
-    connection.execute(statement, rows)
-
-
-def _chunks(
-    entries: Iterable[tuple[KVPID, bytes, float]],
-) -> Iterator[list[tuple[KVPID, bytes, float]]]:
-    entries = iter(entries)
-    while chunk := list(islice(entries, WRITE_ROWS)):
-        yield chunk
+            write = partial(insert_many, columns=_COLUMNS, rows=rows, ending=ending)
+            self._database.write(write, values=len(rows))
 
 
 def _to_due(row: Any) -> Due:

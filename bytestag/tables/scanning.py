@@ -23,6 +23,7 @@ from bytestag.one_pass import processors
 from bytestag.tables import shared_rows
 from bytestag.tables.database_engine import Database
 from bytestag.tables.file_hashing import FileChanged, HashedFile, Stopped, hash_file
+from bytestag.tables.many_rows import chunks
 from bytestag.tables.schema import shared_files
 from bytestag.tables.shared_manifest import save_manifest
 from bytestag.tables.shared_saving import Changed, Saver
@@ -126,7 +127,7 @@ class Scanner:
 
     def _new_or_changed(self) -> Iterator[Found]:
         found_files = walk(self._root, self._warn, self._empty)
-        for batch in shared_rows.chunks(found_files, LOOK_UP_FILES):
+        for batch in chunks(found_files, LOOK_UP_FILES):
             with self._database.read() as connection:
                 paths = [found.path for found in batch]
                 known = shared_rows.known_files(connection, self._share, paths)
@@ -191,7 +192,7 @@ class Scanner:
                 return
             at = met[-1]
             lost = (file for file in met if file not in self._seen)
-            for doomed in shared_rows.chunks(lost, FILES_PER_JOB):
+            for doomed in chunks(lost, FILES_PER_JOB):
                 gone = self._database.write(partial(shared_rows.delete_files, ids=doomed))
                 self._result.removed += len(doomed)
                 self._changed(gone, [])

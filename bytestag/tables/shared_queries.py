@@ -18,8 +18,8 @@ from bytestag.tables.schema import (
     shared_values,
 )
 
-PAGE_ROWS = 1000
-SORTED_PAGES_MAX = 20
+PAGE_ROWS = 5000  # 3 MB; for each page the rows of a share are sorted
+SORTED_PAGES_MAX = 4
 
 _f, _p, _v = shared_files.c, shared_parts.c, shared_values.c
 
@@ -119,8 +119,9 @@ PLACE_OF_PART = (
 
 
 def to_record(key: bytes, row: Any) -> KVPRecord:
+    index = KeyBytes(row.sha1)
     return KVPRecord(
-        KVPID(KeyBytes(key), KeyBytes(row.sha1)),
+        KVPID(index if key == index else KeyBytes(key), index),
         row.blake3,
         row.size,
         row.timestamp,

@@ -7,8 +7,7 @@ bytes did not match when they were read is dirty: it serves nothing until it is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,6 +18,7 @@ from bytestag.models import fileinfo
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
 from bytestag.tables.file_hashing import HashedFile
+from bytestag.tables.many_rows import chunks, insert_many, marks
 from bytestag.tables.schema import (
     shared_blobs,
     shared_files,
@@ -27,10 +27,8 @@ from bytestag.tables.schema import (
     shared_values,
 )
 
-T = TypeVar("T")
 PARTS_PER_JOB = 4096
 HASHES_PER_QUERY = 500
-ROWS_PER_STATEMENT = 256  # of 11 values: SQLite takes 32,766, PostgreSQL twice as many
 
 _f, _p, _v = shared_files.c, shared_parts.c, shared_values.c
 
@@ -97,10 +95,9 @@ def known_files(
     connection: sa.Connection, share: int, paths: Sequence[bytes]
 ) -> dict[bytes, KnownFile]:
     """Return the rows of files by path."""
-    mark = _mark(connection)
     statement = (
         "SELECT path, id, size, mtime_ns, inode, is_dirty FROM shared_files"  # noqa: S608
-        f" WHERE share = {mark} AND path IN ({', '.join([mark] * len(paths))})"
+        f" WHERE share = {marks(connection, 1)} AND path IN {marks(connection, len(paths))}"
     )
     found = connection.exec_driver_sql(statement, (share, *paths))
     return {row[0]: KnownFile(*row) for row in found}
@@ -128,7 +125,7 @@ def insert_files(
         (share, path, *hashed[:5], values[0].sha1, values[0].blake3, int(is_dirty), now)
         for path, hashed, values in files
     ]
-    ids = dict(_insert(connection, columns, rows, " RETURNING path, id"))
+    ids = dict(insert_many(connection, columns, rows, " RETURNING path, id"))
     return [ids[file.path] for file in files]
 
 
@@ -141,7 +138,7 @@ def insert_parts(
     connection: sa.Connection, parts: Iterable[tuple[int, int, bytes, bytes, int]]
 ) -> None:
     """Insert parts: (file, number, SHA-1, BLAKE3, size)."""
-    _insert(connection, (_p.file, _p.number, _p.sha1, _p.blake3, _p.size), parts)
+    insert_many(connection, (_p.file, _p.number, _p.sha1, _p.blake3, _p.size), parts)
 
 
 def insert_values(
@@ -150,38 +147,14 @@ def insert_values(
     """Insert values with the file (0: the share) that each belongs to."""
     blobs = {value.blake3: value.value for _file, value in values}
     columns = shared_blobs.c.blake3, shared_blobs.c.value
-    _insert(connection, columns, blobs.items(), " ON CONFLICT DO NOTHING")
+    insert_many(connection, columns, blobs.items(), " ON CONFLICT DO NOTHING")
     rows = (
         (share, file, key, value.sha1, value.blake3, len(value.value), now)
         for file, value in values
         for key in value.keys
     )
     columns_ = (_v.share, _v.file, _v.key, _v.sha1, _v.blake3, _v.size, _v.timestamp)
-    _insert(connection, columns_, rows)
-
-
-def _insert(
-    connection: sa.Connection,
-    columns: Sequence[sa.Column[Any]],
-    rows: Iterable[tuple[Any, ...]],
-    ending: str = "",
-) -> list[tuple[Any, ...]]:
-    """Insert rows, many with each statement; return what it returns.
-
-    SQLAlchemy would take a third of a scan's time to look at each value, and with a statement for
-    each row the database would wait for Python's lock as often.
-    """
-    names = ", ".join(column.name for column in columns)
-    mark = _mark(connection)
-    marks = "(" + ", ".join([mark] * len(columns)) + ")"
-    returned: list[tuple[Any, ...]] = []
-    for chunk in chunks(rows, ROWS_PER_STATEMENT):
-        all_marks = ", ".join([marks] * len(chunk))
-        statement = f"INSERT INTO {columns[0].table} ({names}) VALUES {all_marks}{ending}"  # noqa: S608
-        done = connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk)))
-        if done.returns_rows:
-            returned += (tuple(row) for row in done)
-    return returned
+    insert_many(connection, columns_, rows)
 
 
 def delete_files(connection: sa.Connection, ids: Sequence[int]) -> list[KVPID]:
@@ -237,18 +210,6 @@ def _delete_contents(connection: sa.Connection, ids: Sequence[int]) -> list[KVPI
 
 
 # --- Helpers -------------------------------------------------------------------------------------
-
-
-def _mark(connection: sa.Connection) -> str:
-    """Return what stands for a value in a statement for the driver."""
-    return "?" if connection.dialect.paramstyle == "qmark" else "%s"
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of at most ``size`` items."""
-    items = iter(items)
-    while chunk := list(islice(items, size)):
-        yield chunk
 
 
 def still_served(database: Database, gone: Iterable[KVPID]) -> Iterator[tuple[KVPID, bool]]:

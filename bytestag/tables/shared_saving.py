@@ -18,6 +18,7 @@ from bytestag.tables import shared_rows
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
 from bytestag.tables.file_hashing import ENTRY_BYTES, HashedFile
+from bytestag.tables.many_rows import chunks
 from bytestag.tables.shared_rows import PARTS_PER_JOB, DescribedFile, part_kvpid
 from bytestag.tables.walking import Warn, components
 
@@ -95,7 +96,7 @@ class Saver:
         files, now = [file], int(self._wall())
         begin = partial(self._replace, files=files, now=now, is_dirty=True)
         gone, ids = self._database.write(begin)
-        for chunk in shared_rows.chunks(_parts(ids, files), PARTS_PER_JOB):
+        for chunk in chunks(_parts(ids, files), PARTS_PER_JOB):
             self._database.write(partial(shared_rows.insert_parts, parts=chunk))
 
         def end(connection: sa.Connection) -> None:

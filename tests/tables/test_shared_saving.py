@@ -47,7 +47,7 @@ def check_all_served(table: SharedFilesKVPTable, root: Path, values: dict[str, b
 def test_files_of_many_batches_are_all_served(tmp_path, database, monkeypatch, count) -> None:
     monkeypatch.setattr(BATCH, 3)
     monkeypatch.setattr("bytestag.tables.scanning.FILES_PER_HASHING", 2)
-    monkeypatch.setattr("bytestag.tables.shared_rows.ROWS_PER_STATEMENT", 2)
+    monkeypatch.setattr("bytestag.tables.many_rows.ROWS_PER_STATEMENT", 2)
     values = make_files(tmp_path / "share", count)
     table = SharedFilesKVPTable(database, wall=lambda: NOW)
     changes: list[tuple[KVPID, bool]] = []
