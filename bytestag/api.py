@@ -13,8 +13,9 @@ What is here is read from the store; else the running node is asked, or a client
 function is synchronous and may be called from threads, notebooks and running loops;
 :mod:`bytestag.aio` has the same as coroutines. Nothing returns None for a failure: all raise
 :class:`NotFound`, :class:`Unreachable`, :class:`Timeout`, :class:`Corrupt`, :class:`UsageError`
-and the others of :mod:`bytestag.errors`, with a hint. A *name* is a link of any form, a ``.prv``
-file or a path; ``progress`` is True, or is called with the bytes done and those there are.
+and the others of :mod:`bytestag.errors`, with a hint. A *name* is a link of any form, a path, or a
+``.prv`` or ``.prvdir`` file, which stands for what it describes; ``progress`` is True, or is called
+with the bytes done and those there are.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from typing import Any
 
 from bytestag.errors import Corrupt, FormatError, UsageError
 from bytestag.library.config import LibraryConfig
+from bytestag.library.describing import Described, describe_path
 from bytestag.library.files import copy
-from bytestag.library.library import Described, Library, describe_path
-from bytestag.library.names import read_name
+from bytestag.library.library import Library
 from bytestag.library.progress import Progress, Report, reporting
 from bytestag.models.directory import DirectoryManifest
 from bytestag.store.content import Content
@@ -198,7 +199,7 @@ def load_file(name: Name, dest: Name | None = None, *, progress: Progress = Fals
 
     What is not here is fetched, compared with its hash and kept.
     """
-    found = read_name(name)
+    found = library().named(name)
     if isinstance(found, Path):
         _check_file(found)
         return str(copy(found, Path(dest)) if dest is not None else found)
@@ -208,7 +209,7 @@ def load_file(name: Name, dest: Name | None = None, *, progress: Progress = Fals
 
 def load_bytes(name: Name, start: int = 0, end: int | None = None) -> bytes:
     """Return the bytes of a file from ``start`` to before ``end``; only what it needs travels."""
-    found = read_name(name)
+    found = library().named(name)
     if isinstance(found, Link):
         return library().read(found, start, end)
     _check_file(found)
@@ -249,7 +250,7 @@ def load_npy(name: Name) -> Any:
 
 
 def load_dir(name: Name, dest: Name, *, progress: Progress = False) -> str:
-    """Make the directory ``dest``, which must not exist or be empty; return its path."""
+    """Make the directory ``dest``, or go on with one that was begun; return its path."""
     found = _link(name)
     with reporting(progress, 0) as report:
         return str(library().load_directory(found, Path(os.path.abspath(dest)), report))
@@ -257,7 +258,7 @@ def load_dir(name: Name, dest: Name, *, progress: Progress = False) -> str:
 
 def open_file(name: Name) -> io.BufferedReader:
     """Return a file object, read-only and binary: seek, tell, readline, iteration."""
-    found = read_name(name)
+    found = library().named(name)
     if isinstance(found, Link):
         return library().open(found)
     _check_file(found)
@@ -287,7 +288,7 @@ def read_dir(name: Name, *, recursive: bool = True) -> dict[str, Any]:
 
 def get_file_info(name: Name) -> Described:
     """Return ``type``, ``size``, ``sha1``, and where known ``blake3``, ``path``, ``origin``."""
-    found = read_name(name)
+    found = library().named(name)
     if isinstance(found, Link):
         return library().describe(found)
     _check_file(found)
@@ -304,7 +305,7 @@ def find(name: Name) -> Described:
 
 def _whole(name: Name) -> bytes:
     """Return all bytes of a file, compared with its hash if it was fetched."""
-    found = read_name(name)
+    found = library().named(name)
     path = found if isinstance(found, Path) else library().load(found)
     _check_file(path)
     try:
@@ -314,7 +315,7 @@ def _whole(name: Name) -> bytes:
 
 
 def _link(name: Name) -> Link:
-    found = read_name(name)
+    found = library().named(name)
     if isinstance(found, Path):
         raise UsageError(f"{str(found)!r} is a path, not a link")
     return found

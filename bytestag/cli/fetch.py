@@ -76,7 +76,7 @@ def read_named(text: str, settings: NodeSettings) -> tuple[Link, PrvFile | PrvDi
     The link is without its addresses if they are not wished. Raises UsageError, FormatError; and
     Unreachable if the environment says that the network is not to be asked.
     """
-    from bytestag.cli import pointers
+    from bytestag.library import names
     from bytestag.library.config import LibraryConfig
     from bytestag.uri import Link
 
@@ -85,8 +85,12 @@ def read_named(text: str, settings: NodeSettings) -> tuple[Link, PrvFile | PrvDi
             "the network is not asked: BYTESTAG_OFFLINE is set",
             hint="unset it; what is here is read by `bytestag load LINK`",
         )
-    pointer = pointers.read_pointer(text) if pointers.is_pointer(text) else None
-    link = Link.parse(text) if pointer is None else pointers.pointer_link(text, pointer)
+    path, pointer = absolute_path(Path(text)), None
+    if "://" in text or not names.is_pointer(path):
+        link = Link.parse(text)
+    else:
+        pointer = names.read_pointer(path)
+        link = names.pointer_link(path, pointer)
     _ = link.key  # an md5:// link is refused before anything starts
     return link if settings.has_hints else replace(link, hints=()), pointer
 

@@ -44,7 +44,7 @@ def _each(
     with opened({**values, "local_only": True}) as library:
         for text in links:
             try:
-                link = link_of(text)
+                link = link_of(library, text)
                 change(library.store, library.locate(link).sha1)
             except (NotFound, NotPermitted) as error:
                 failed = error
@@ -97,7 +97,7 @@ def gc(
 )
 def verify(output: Output, links: tuple[str, ...], **values: Any) -> int:
     with opened({**values, "local_only": True}) as library:
-        digests = [library.locate(link_of(text)).sha1 for text in links] or None
+        digests = [library.locate(link_of(library, text)).sha1 for text in links] or None
         checked = 0
 
         def on_each(*_each: object) -> None:

@@ -57,13 +57,12 @@ def report_to(output: Output, what: str) -> Callable[[int, int, int], None]:
     return report
 
 
-def link_of(name: str) -> Link:
+def link_of(library: Library, name: str) -> Link:
     """Return the link that a name is. Raises UsageError for a path, NotFound, FormatError."""
     from bytestag.errors import UsageError
-    from bytestag.library.names import read_name
     from bytestag.uri import Link
 
-    found = read_name(name)
+    found = library.named(name)
     if not isinstance(found, Link):
         raise UsageError(f"{name!r} is a path, not a link")
     return found

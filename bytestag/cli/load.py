@@ -36,9 +36,9 @@ WILDCARDS = set("*?[")
     *READING,
 )
 def load(output: Output, link: str, dest: Path | None, dry_run: bool, **values: Any) -> int:
-    parsed = link_of(link)
     target = absolute_path(dest) if dest is not None else None
     with opened(values) as library:
+        parsed = link_of(library, link)
         report = report_to(output, f"loading {parsed.name or parsed.digest.hex()[:12]}")
         if parsed.path and WILDCARDS & set("/".join(parsed.path)):
             return _load_matching(output, library, parsed, target, dry_run)
@@ -127,16 +127,15 @@ def _say_size(output: Output, link: str, found: dict[str, Any]) -> int:
 )
 def cat(output: Output, link: str, start: int, end: int | None, **values: Any) -> int:
     from bytestag.hashing import sha1_hasher
-    from bytestag.library.names import read_name
 
-    found = read_name(link)
     if end is not None and end < start:
         raise UsageError(f"{start} to {end} is no range of bytes")
-    if isinstance(found, Path):
-        raise UsageError(f"{link!r} is a path, not a link", hint="cat(1) prints files")
     if output.is_json:
         raise UsageError("the answer of cat is bytes", hint="leave out --json; see `bytestag info`")
     with opened(values) as library:
+        found = library.named(link)
+        if isinstance(found, Path):
+            raise UsageError(f"{link!r} is a path, not a link", hint="cat(1) prints files")
         described = library.describe(found)
         size = described["size"]
         stop = size if end is None else min(end, size)

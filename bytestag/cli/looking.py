@@ -24,8 +24,8 @@ from bytestag.errors import BytestagError, UsageError
     *READING,
 )
 def ls(output: Output, link: str, long: bool, recursive: bool, **values: Any) -> int:
-    parsed = link_of(link)
     with opened(values) as library:
+        parsed = link_of(library, link)
         manifest = library.manifest(parsed)
     if recursive:
         files = [("/".join(path), entry) for path, entry in manifest.entries()]
@@ -56,15 +56,14 @@ def ls(output: Output, link: str, long: bool, recursive: bool, **values: Any) ->
     *READING,
 )
 def info(output: Output, name: str, **values: Any) -> int:
-    from bytestag.library.names import read_name
     from bytestag.uri import Link
 
-    found = read_name(name)
-    if isinstance(found, Link):
-        with opened(values) as library:
+    with opened(values) as library:
+        found = library.named(name)
+        if isinstance(found, Link):
             described = {"link": str(found), **library.describe(found)}
-    else:
-        described = _of_path(found)
+        else:
+            described = _of_path(found)
     if output.is_json:
         output.json(described)
     else:
@@ -73,7 +72,7 @@ def info(output: Output, name: str, **values: Any) -> int:
 
 
 def _of_path(path: Path) -> dict[str, Any]:
-    from bytestag.library.library import describe_path
+    from bytestag.library.describing import describe_path
     from bytestag.uri import Link
 
     if path.is_dir():
@@ -90,13 +89,13 @@ def _of_path(path: Path) -> dict[str, Any]:
     *READING,
 )
 def why(output: Output, link: str, **values: Any) -> int:
-    parsed = link_of(link)
     lines: list[dict[str, Any]] = []
 
     def check(name: str, is_good: bool, text: str, fix: str = "") -> None:
         lines.append({"check": name, "ok": is_good, "text": text, "fix": fix})
 
     with opened(values) as library:
+        parsed = link_of(library, link)
         try:
             content = library.locate(parsed)
             where = {"object": "the store", "link": "a file that the store links to"}

@@ -11,12 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bytestag.cli.options import absolute_path
 from bytestag.cli.output import Output
-from bytestag.cli.prv import SUFFIXES
 from bytestag.cli.screens import FetchScreen
 from bytestag.cli.values import count
-from bytestag.errors import BytestagError, Corrupt, Incomplete, NotFound, StorageError, UsageError
+from bytestag.errors import BytestagError, Corrupt, Incomplete, NotFound
 
 if TYPE_CHECKING:
     from bytestag.cli.running import Stop
@@ -28,40 +26,6 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 _FILE_ERRORS = ("not_found", "corrupt", "format", "unreachable", "timeout")
-
-
-def is_pointer(text: str) -> bool:
-    """Return whether an argument names a .prv or .prvdir file, and is no link."""
-    return "://" not in text and text.lower().endswith(SUFFIXES)
-
-
-def read_pointer(text: str) -> PrvFile | PrvDirectory:
-    """Read the file that an argument names. Raises UsageError, StorageError, FormatError."""
-    from bytestag.models.directory import MANIFEST_BYTES_MAX
-    from bytestag.models.prv import read_prv
-
-    path = absolute_path(Path(text))
-    try:
-        with open(path, "rb") as file:
-            return read_prv(file.read(MANIFEST_BYTES_MAX + 1))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise UsageError(
-            f"there is no file {str(path)!r}", hint="make one with `bytestag prv PATH OUT`"
-        ) from error
-    except OSError as error:
-        raise StorageError(f"cannot read {str(path)!r}: {error.strerror}") from error
-
-
-def pointer_link(text: str, pointer: PrvFile | PrvDirectory) -> Link:
-    """Return the link for what is meant: its name is that of the file without its suffix."""
-    from bytestag.models.prv import PrvFile
-    from bytestag.uri import Link
-
-    name = Path(text).name
-    name = name[: -len(Path(name).suffix)]
-    if isinstance(pointer, PrvFile):
-        return pointer.link(name)
-    return Link("sha1", pointer.manifest().hash, name, "d", hints=pointer.all_hints())
 
 
 class Check:

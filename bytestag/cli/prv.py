@@ -17,7 +17,6 @@ from bytestag.errors import Incomplete, StorageError, UsageError
 if TYPE_CHECKING:
     from bytestag.tables.prv_making import MadePrv
 
-SUFFIXES = (".prv", ".prvdir")
 WARNINGS_SHOWN = 20
 
 
@@ -94,7 +93,9 @@ def _show(output: Output, made: MadePrv, text: bytes, path: Path, dest: Path | N
 
 def _check_free(dest: Path) -> None:
     """Let a .prv be written anew, and nothing else be replaced."""
-    if os.path.lexists(dest) and dest.suffix.lower() not in SUFFIXES:
+    from bytestag.library.names import POINTER_SUFFIXES
+
+    if os.path.lexists(dest) and dest.suffix.lower() not in POINTER_SUFFIXES:
         raise UsageError(f"{str(dest)!r} exists", hint="give another OUT, or --force to replace it")
 
 

@@ -145,7 +145,9 @@ def failure(event: Answer) -> BytestagError:
     """Return the error that an error object tells of."""
     code = str(event.get("code", BytestagError.code))
     kind = _kinds(BytestagError).get(code, BytestagError)
-    error = kind(str(event.get("message", "unknown")), hint=event.get("hint"))
+    message = str(event.get("message", "unknown"))
+    error = kind.__new__(kind, message)  # what some say of their own is in the message already
+    BytestagError.__init__(error, message, hint=event.get("hint"))
     error.code = code
     error.exit_status = int(event.get("exit", 1))
     return error

@@ -106,14 +106,6 @@ def place(write: Callable[[Path], object], dest: Path) -> Path:
     return dest
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory and those above, unless it is there. Raises StorageError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {str(path)!r}: {error.strerror}") from error
-
-
 def copy(source: Path, dest: Path) -> Path:
     """Copy a file to ``dest``, whole or not at all."""
     return place(lambda temporary: shutil.copyfile(source, temporary), dest)

@@ -9,20 +9,23 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bytestag.errors import BytestagError, Corrupt, FormatError, NotFound, UsageError
 from bytestag.hashing import sha1
+from bytestag.keys import KeyBytes
 from bytestag.library.config import LibraryConfig
-from bytestag.library.files import buffered, make_directory, place
+from bytestag.library.describing import Described, describe_directory, describe_file
+from bytestag.library.directories import Directory, Making, Names, is_directory
+from bytestag.library.files import buffered, place
 from bytestag.library.incoming import arriving
+from bytestag.library.names import is_pointer, pointer_link, read_name, read_pointer
 from bytestag.library.progress import Report, no_report
 from bytestag.models.directory import DirectoryManifest, FileEntry
-from bytestag.models.safe_names import check_tree
 from bytestag.recent import Recent
 from bytestag.store import places
 from bytestag.store.content import Content, ContentStore
-from bytestag.store.copying import hash_path
+from bytestag.tables.landing import Exists
 from bytestag.uri import MD5_SCHEMES, Link
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
 
 DIRECTORIES_KEPT = 32
 DESCRIBED_KEPT = 1024
-
-Described = dict[str, Any]
 
 
 class Library:
@@ -43,7 +44,7 @@ class Library:
         self._pid = os.getpid()
         self._store: ContentStore | None = None
         self._elsewhere: Elsewhere | None = None
-        self._manifests: Recent[str, DirectoryManifest] = Recent(DIRECTORIES_KEPT)
+        self._directories: Recent[str, Directory] = Recent(DIRECTORIES_KEPT)
         self._described: Recent[str, Described] = Recent(DESCRIBED_KEPT)
 
     # --- Life ------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ class Library:
     def locate(self, link: Link) -> Content:
         """Return what the store has of a file. Raises NotFound, and never asks the network."""
         if link.path:
-            return self._entry(self._known_manifest(link).at_file(link.path))
+            return self._entry(self._known_directory(link).at_file(link.path))
         if link.scheme in MD5_SCHEMES:
             return self.store.find(link.digest, "md5")
         try:
@@ -124,14 +125,36 @@ class Library:
             raise NotFound("the bytes that chunkOf= names are others")
         return self.store.add_bytes(data)
 
-    def _known_manifest(self, link: Link) -> _Directory:
+    def _known_directory(self, link: Link) -> Directory:
         """Return the directory around a path, without asking anybody. Raises NotFound."""
         whole = replace(link, path=())
         with self._lock:
-            known = self._manifests.get(str(whole))
-        if known is None:
-            known = DirectoryManifest.from_bytes(self.store.read(self.locate(whole)))
-        return _Directory(known)
+            known = self._directories.get(str(whole))
+        if known is not None:
+            return known
+        packed = self.store.read(self.locate(whole))
+        return self._remember(whole, Directory(DirectoryManifest.from_bytes(packed), is_here=True))
+
+    def _remember(self, whole: Link, directory: Directory) -> Directory:
+        with self._lock:
+            self._directories.put(str(whole), directory)
+        return directory
+
+    def named(self, name: str | os.PathLike[str]) -> Link | Path:
+        """Return the link or path that a name is; what a ``.prvdir`` says is remembered.
+
+        Raises what :func:`bytestag.library.names.read_name` does.
+        """
+        found = read_name(name)
+        if isinstance(found, Link) or not is_pointer(found):
+            return found
+        from bytestag.models.prv import PrvDirectory
+
+        pointer = read_pointer(found)
+        link = pointer_link(found, pointer)
+        if isinstance(pointer, PrvDirectory):
+            self._remember(link, Directory(pointer.manifest(), is_here=True))
+        return link
 
     # --- Here or elsewhere -----------------------------------------------------------------------
 
@@ -141,20 +164,20 @@ class Library:
         Raises NotFound, Unreachable, Timeout, Corrupt, FormatError, UsageError.
         """
         if link.kind == "d" or link.path:
-            found = _Directory(self.manifest(replace(link, path=()))).at(link.path)
+            found = self._directory(link).at(link.path)
             if isinstance(found, DirectoryManifest):
-                return _describe_directory(found, link)
+                return describe_directory(found, link)
             try:
                 here: Content | None = self._entry(found)
             except NotFound:
                 here = None
             blake3 = found.b3 or (here.blake3 if here is not None else b"")
-            return _describe_file(found.sha1, found.size, blake3, here)
+            return describe_file(found.sha1, found.size, blake3, here)
         try:
             content = self.locate(link)
         except NotFound:
             return self._describe_elsewhere(link)
-        return _describe_file(content.sha1, content.size, content.blake3, content)
+        return describe_file(content.sha1, content.size, content.blake3, content)
 
     def _describe_elsewhere(self, link: Link) -> Described:
         name = str(link)
@@ -171,18 +194,40 @@ class Library:
 
         Raises what :meth:`describe` does; UsageError if the link names a file.
         """
+        return self._directory(link).at_directory(link.path)
+
+    def _directory(self, link: Link) -> Directory:
+        """Return the directory around a path."""
         whole = replace(link, path=())
-        name = str(whole)
-        with self._lock:
-            known = self._manifests.get(name)
-        if known is None:
-            try:
-                known = self._known_manifest(whole).manifest
-            except NotFound:
-                known = self.elsewhere.manifest(whole)
-            with self._lock:
-                self._manifests.put(name, known)
-        return _Directory(known).at_directory(link.path)
+        try:
+            return self._known_directory(whole)
+        except NotFound:
+            return self._remember(whole, Directory(self.elsewhere.manifest(whole), is_here=False))
+
+    def _below(self, link: Link, path: Names) -> Link:
+        return self._direct(replace(link, path=(*link.path, *path)))
+
+    def _direct(self, link: Link) -> Link:
+        """Return the link of a file itself if its directory was read here: nobody need know it."""
+        if not link.path:
+            return link
+        try:
+            directory = self._known_directory(link)
+        except NotFound:
+            return link
+        if not directory.is_here:
+            return link
+        entry = directory.at_file(link.path)
+        return replace(
+            link,
+            scheme="bytestag" if entry.info_b3 else "sha1",
+            digest=KeyBytes(entry.sha1),
+            name=link.path[-1],
+            kind="f",
+            b3=entry.info_b3,
+            ib3=b"",
+            path=(),
+        )
 
     def read(self, link: Link, start: int = 0, end: int | None = None) -> bytes:
         """Return the bytes of a file from ``start`` to before ``end``; its end cuts them.
@@ -201,7 +246,9 @@ class Library:
             return b""
         if here is not None:
             return self.store.read(here, start, end)
-        data = self.elsewhere.read(link, start, end)
+        data = self.elsewhere.read(self._direct(link), start, end)
+        if len(data) != end - start:
+            raise Corrupt("what came is shorter than the file is said to be")
         if len(data) == size and sha1(data).hex() != self.describe(link)["sha1"]:
             raise Corrupt("all parts fit, but the whole does not")
         return data
@@ -214,7 +261,7 @@ class Library:
             pass
         described = self.describe(link)
         if described["type"] != "file":
-            raise _is_directory()
+            raise is_directory()
         return buffered(
             lambda start, end: self.read(link, start, end), described["size"], str(link)
         )
@@ -234,30 +281,41 @@ class Library:
         return self._copy(content, dest)
 
     def load_directory(self, link: Link, dest: Path, report: Report = no_report) -> Path:
-        """Make the directory ``dest``, which must not exist or be empty; return it.
+        """Make the directory ``dest``, or go on with one that was begun; return it.
 
-        Raises what :meth:`describe` does; FormatError for unsafe names; Incomplete.
+        Raises what :meth:`describe` does; FormatError for unsafe names; Incomplete; UsageError if
+        something else is there.
         """
-        if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-            raise UsageError(f"{str(dest)!r} exists", hint="name a directory that is to be made")
-        manifest = self.manifest(link)
-        entries = list(manifest.entries())
-        check_tree((path for path, _ in entries), manifest.empty_directories())
-        here: dict[bytes, Content] = {}
-        for _, entry in entries:
+        directory = self._directory(link)
+        making = Making(self.store, directory.at_directory(link.path), dest)
+        contents: list[tuple[Names, Content]] = []
+        missing: list[tuple[Names, FileEntry]] = []
+        for path, entry in making.entries:
             try:
-                here[entry.sha1] = self._entry(entry)
+                contents.append((path, self._entry(entry)))
             except NotFound:
+                missing.append((path, entry))
+        if missing and self.config.local_only:
+            self.elsewhere.describe(self._below(link, missing[0][0]))
+        total, done = sum(entry.size for _, entry in making.entries), 0
+        try:
+            for size in making.make(contents):
+                done += size
+                report(done, total, 0)
+            if missing and not directory.is_here:  # what is made already is seen to be there
                 self.elsewhere.fetch(_directory_link(link), dest, report)
-                return dest
-        total, done = sum(entry.size for _, entry in entries), 0
-        make_directory(dest)
-        for path, _ in manifest.directories():
-            dest.joinpath(*path).mkdir(exist_ok=True)
-        for path, entry in entries:
-            self._copy(here[entry.sha1], dest.joinpath(*path))
-            done += entry.size
-            report(done, total, 0)
+            for path, entry in missing if directory.is_here else ():
+                before = done
+
+                def tell(got: int, _: int, sources: int, before: int = before) -> None:
+                    report(before + got, total, sources)
+
+                self.elsewhere.fetch(self._below(link, path), dest.joinpath(*path), tell)
+                done += entry.size
+        except BytestagError as error:
+            if error.code != Exists.code:
+                raise
+            raise UsageError(error.message, hint="name a directory that is to be made") from error
         return dest
 
     def _copy(self, content: Content, dest: Path) -> Path:
@@ -298,7 +356,7 @@ class Library:
                 hint="an md5:// link is found in local stores only: ask for its sha1:// link",
             )
         try:
-            return self._fetch_named(link, report)
+            return self._fetch_named(self._direct(link), report)
         except BytestagError:
             if link.chunk_of is None:
                 raise
@@ -311,7 +369,7 @@ class Library:
     def _fetch_named(self, link: Link, report: Report) -> Content:
         described = self._describe_elsewhere(link)
         if described["type"] != "file":
-            raise _is_directory()
+            raise is_directory()
         digest = bytes.fromhex(described["sha1"])
         name = link.path[-1] if link.path else link.name
 
@@ -327,61 +385,6 @@ class Library:
                 return keep(arrived)
             self.elsewhere.fetch(link, arrived, report)
             return keep(arrived)
-
-
-class _Directory:
-    """Looking into a directory, with errors that people understand."""
-
-    def __init__(self, manifest: DirectoryManifest) -> None:
-        self.manifest = manifest
-
-    def at(self, path: tuple[str, ...]) -> FileEntry | DirectoryManifest:
-        try:
-            return self.manifest.at(path)
-        except KeyError:
-            raise NotFound(
-                f"{'/'.join(path)!r} is not in the directory", hint="bytestag ls LINK lists it"
-            ) from None
-
-    def at_file(self, path: tuple[str, ...]) -> FileEntry:
-        found = self.at(path)
-        if isinstance(found, DirectoryManifest):
-            raise _is_directory()
-        return found
-
-    def at_directory(self, path: tuple[str, ...]) -> DirectoryManifest:
-        found = self.at(path)
-        if isinstance(found, FileEntry):
-            raise UsageError(f"{'/'.join(path)!r} is a file, not a directory")
-        return found
-
-
-def describe_path(path: Path) -> Described:
-    """Return what ``describe`` does of a file of the user's; it is not kept.
-
-    Raises NotFound, NotPermitted, StorageError; UsageError for what is no file.
-    """
-    hashes, _stamp = hash_path(path, lambda: 0)  # the stamp is for who keeps it
-    named = {"sha1": hashes.sha1.hex(), "blake3": hashes.blake3.hex(), "path": str(path)}
-    return {"type": "file", "size": hashes.size, **named, "origin": "path"}
-
-
-def _describe_file(digest: bytes, size: int, blake3: bytes, content: Content | None) -> Described:
-    found: Described = {"type": "file", "size": size, "sha1": digest.hex(), "blake3": blake3.hex()}
-    if content is not None:
-        found |= {"path": str(content.path), "origin": content.origin}
-    return found
-
-
-def _describe_directory(manifest: DirectoryManifest, link: Link) -> Described:
-    sizes = [entry.size for _, entry in manifest.entries()]
-    digest = sha1(manifest.to_bytes()) if link.path else link.digest
-    size = sum(sizes)
-    return {"type": "directory", "size": size, "sha1": digest.hex(), "files": len(sizes)}
-
-
-def _is_directory() -> UsageError:
-    return UsageError("the link names a directory, not a file", hint="bytestag ls LINK lists it")
 
 
 def _directory_link(link: Link) -> Link:

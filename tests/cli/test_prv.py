@@ -12,11 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from bytestag.cli import kbucket
+from bytestag.cli.fetch import read_named
 from bytestag.cli.main import program
-from bytestag.cli.pointers import Check, is_pointer
+from bytestag.cli.pointers import Check
+from bytestag.daemon.settings import NodeSettings
 from bytestag.errors import Corrupt
 from bytestag.hashing import blake3, sha1
+from bytestag.library.names import is_pointer
 from bytestag.models.prv import PrvDirectory, PrvFile, read_prv
+from bytestag.uri import Link
 from tests.cli.test_processes import documented_keys
 
 VALUE = b"a" * 1500
@@ -105,10 +109,11 @@ def test_what_is_not_there_is_a_usage_error(invoke, tmp_path):
 
 
 def test_a_link_whose_name_ends_so_is_a_link():
-    assert is_pointer("dir/x.prv")
-    assert is_pointer("X.PRVDIR")
-    assert not is_pointer("sha1://" + 40 * "0" + "/x.prv")
-    assert not is_pointer("x.prv.txt")
+    assert is_pointer(Path("dir/x.prv"))
+    assert is_pointer(Path("X.PRVDIR"))
+    assert not is_pointer(Path("x.prv.txt"))
+    text = "sha1://" + 40 * "0" + "/x.prv"
+    assert read_named(text, NodeSettings()) == (Link.parse(text), None)
 
 
 def test_a_fetched_file_that_does_not_fit_is_taken_away(tmp_path):

@@ -9,11 +9,12 @@ import threading
 
 import pytest
 
-from bytestag.errors import BytestagError, NotPermitted, StateInUse, StorageError
+from bytestag.errors import BytestagError, NotFound, NotPermitted, StateInUse, StorageError
 from bytestag.gateway import control, place
-from bytestag.gateway.door import Door
+from bytestag.gateway.door import Door, failure
 from bytestag.gateway.place import check_directory, door_place
 from bytestag.gateway.sharing import ShareOrder
+from bytestag.tables.landing import Exists
 
 
 @contextlib.contextmanager
@@ -372,3 +373,11 @@ def test_who_asks_while_it_is_hashed_does_not_stop_it_for_the_first(opened, sour
         assert first.result() is second.result()
 
     opened(check)
+
+
+def test_every_error_of_the_node_reaches_who_asked():
+    for kind in (Exists, NotFound, NotPermitted, StateInUse):
+        event = {"code": kind.code, "message": "why", "hint": "what to do", "exit": 7}
+        error = failure(event)
+        assert isinstance(error, kind)
+        assert (str(error), error.hint, error.exit_status) == ("why", "what to do", 7)

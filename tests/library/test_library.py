@@ -14,6 +14,7 @@ from bytestag.library.config import LibraryConfig
 from bytestag.library.elsewhere import Nowhere, OwnClient, ThroughDoor
 from bytestag.library.incoming import arriving
 from bytestag.library.library import Library
+from bytestag.tables.prv_making import make_prv
 from bytestag.uri import Link
 
 
@@ -114,10 +115,66 @@ def test_a_directory_that_is_here_is_made_without_asking(home, source, tmp_path)
         made = library.load_directory(link, tmp_path / "made")
         assert sorted(p.name for p in made.rglob("*")) == sorted(p.name for p in source.rglob("*"))
         assert (made / "hollow").is_dir()
-        with pytest.raises(UsageError, match="exists"):
-            library.load_directory(link, tmp_path / "made")
         one = Link("sha1dir", content.sha1, "x", "d", path=("sub", "deep", "x.csv"))
         assert library.load(one).read_bytes() == (source / "sub/deep/x.csv").read_bytes()
+
+
+def tree_of(directory):
+    return {p.relative_to(directory): p.is_file() and p.read_bytes() for p in directory.rglob("*")}
+
+
+def test_a_directory_that_was_begun_is_gone_on_with(library, shared, source, tmp_path):
+    whole, dest, told = Link.parse(shared), tmp_path / "all", []
+    library.load_directory(whole, dest)
+    written = (dest / "big.bin").stat().st_mtime_ns
+    (dest / "a.txt").unlink()
+    (dest / "sub/deep/x.csv").rename(dest / "sub/deep/x.csv.bytestag-incomplete")
+    library.load_directory(whole, dest, lambda *progress: told.append(progress))
+    assert tree_of(dest) == tree_of(source)
+    assert (dest / "big.bin").stat().st_mtime_ns == written
+
+    (dest / "a.txt").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="differs"):
+        library.load_directory(whole, dest)
+    assert (dest / "a.txt").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("strange", ["mine", "sub/mine", "empty/"])
+def test_a_directory_that_is_another_is_not_loaded_into(strange, home, source, tmp_path):
+    with closing(Library(LibraryConfig(local_only=True))) as library:
+        _, content = library.store.add_directory(source)
+        dest = tmp_path / "made"
+        dest.joinpath("sub").mkdir(parents=True)
+        (dest / strange).mkdir() if strange[-1] == "/" else (dest / strange).write_bytes(b"")
+        before = tree_of(dest)
+        with pytest.raises(UsageError, match="not of this directory") as caught:
+            library.load_directory(Link("sha1dir", content.sha1, "x", "d"), dest)
+        assert caught.value.hint == "name a directory that is to be made"
+        assert tree_of(dest) == before
+
+
+def test_what_a_manifest_here_names_is_had_though_nobody_else_has_the_manifest(
+    library, shared, source, tmp_path
+):
+    """As somebody has it who stored the directory, or has a .prvdir of it."""
+    made = make_prv(source, Link.parse(shared).hints, lambda size: None)
+    (tmp_path / "x.prvdir").write_bytes(made.prv.to_bytes())
+    link = library.named(tmp_path / "x.prvdir")
+    assert (link.name, link.kind) == ("x", "d")
+    assert (
+        library.read(replace(link, path=("big.bin",)), 5, 9)
+        == ((source / "big.bin").read_bytes()[5:9])
+    )
+    path = library.load(replace(link, path=("a.txt",)))
+    assert path.read_bytes() == (source / "a.txt").read_bytes()
+    assert tree_of(library.load_directory(link, tmp_path / "out")) == tree_of(source)
+
+    with closing(Library(library.config.changed(local_only=True))) as alone:
+        link = alone.named(tmp_path / "x.prvdir")
+        assert sorted(alone.manifest(link).dirs) == ["hollow", "sub"]
+        with pytest.raises(NotFound):
+            alone.load_directory(link, tmp_path / "nothing")
+        assert not (tmp_path / "nothing").exists()
 
 
 def test_a_forked_child_reads_on_its_own(shared, source, home):
