@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from bytestag.cli.options import absolute_path, command, option
 from bytestag.cli.output import Output
 from bytestag.cli.values import Address, count, print_size
-from bytestag.errors import Incomplete, StorageError, UsageError
+from bytestag.errors import Incomplete, UsageError
 
 if TYPE_CHECKING:
     from bytestag.tables.prv_making import MadePrv
@@ -60,7 +59,9 @@ def prv(output: Output, path: Path, out: Path | None, **values: Any) -> int:
     output.end_progress()
     text = made.prv.to_bytes()
     if dest is not None:
-        write_whole(dest, text)
+        from bytestag.library.files import place
+
+        place(lambda part: part.write_bytes(text), dest)
     _show(output, made, text, path, dest)
     if made.warnings:
         raise Incomplete(
@@ -97,21 +98,3 @@ def _check_free(dest: Path) -> None:
 
     if os.path.lexists(dest) and dest.suffix.lower() not in POINTER_SUFFIXES:
         raise UsageError(f"{str(dest)!r} exists", hint="give another OUT, or --force to replace it")
-
-
-def write_whole(path: Path, text: bytes) -> None:
-    """Write a file as a whole or not at all. Raises StorageError."""
-    try:
-        fd, part = tempfile.mkstemp(".part", f".{path.name[:80]}.", path.parent)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(text)
-            mask = os.umask(0o077)
-            os.umask(mask)
-            os.chmod(part, 0o666 & ~mask)
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
-    except OSError as error:
-        raise StorageError(f"cannot write {str(path)!r}: {error.strerror}") from error

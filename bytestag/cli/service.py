@@ -82,4 +82,12 @@ def _unit(state: Any) -> str:
     if state is not None:
         command_ += ["--state-dir", str(state)]
         writable.append(state)
-    return unit.unit_text(command_, environment, [basedir.ensure(path) for path in writable])
+    places = [basedir.ensure(path) for path in writable]
+    return unit.unit_text(command_, environment, places, _umask())
+
+
+def _umask() -> int:
+    """Return what the user's shell takes from the modes of new files."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

@@ -3,7 +3,9 @@
 The node reads shares in place and writes what ``fetch`` asks it to, as the user does: the home
 directory stays writable, everything else is read-only but what is named. A user's manager can only
 restrict in a user namespace of its own (``PrivateUsers``). ``MemoryDenyWriteExecute`` is left out:
-cffi makes its callbacks in memory that is written and run.
+cffi makes its callbacks in memory that is written and run. What ``fetch`` makes has the mode that
+the user's own shell would give it; what is for the node alone lies in directories that only its
+owner may enter.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ ExecStart={{command}}
 RestartSec=5s
 TimeoutStartSec=5min
 TimeoutStopSec=15s
-UMask=0077
+UMask={{umask:04o}}
 MemoryHigh=1G
 
 PrivateUsers=yes
@@ -63,7 +65,10 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f]")
 
 
 def unit_text(
-    command: Sequence[str], environment: Mapping[str, str], writable: Sequence[Path]
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    writable: Sequence[Path],
+    umask: int = 0o022,
 ) -> str:
     """Return the unit. Raises UsageError for what no line of it can hold."""
     variables = "".join(
@@ -74,6 +79,7 @@ def unit_text(
         command=" ".join(_quoted(word).replace("$", "$$") for word in command),
         environment=variables,
         paths=" ".join(paths),
+        umask=umask,
     )
 
 

@@ -1,7 +1,9 @@
 """The systemd unit: what stands in it, how words are written, whose file is replaced."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,11 +30,23 @@ def test_the_unit_is_hardened_and_tells_when_it_is_up():
             "CapabilityBoundingSet": "",
             "SystemCallFilter": "@system-service",
             "MemoryHigh": "1G",
-            "UMask": "0077",
+            "UMask": "0022",
             "ReadWritePaths": "%h -/tmp -/var/tmp",
             "PrivateUsers": "yes",
         }.items()
     )
+
+
+def test_what_is_fetched_through_it_has_the_modes_that_the_users_shell_gives(tmp_path):
+    done = subprocess.run(
+        ["sh", "-c", 'umask 002; exec "$0" -m bytestag service show', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "BYTESTAG_HOME": str(tmp_path / "home")},
+    )
+    assert fields(done.stdout)["UMask"] == "0002"
 
 
 def test_words_are_quoted_as_systemd_reads_them():
