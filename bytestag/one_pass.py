@@ -19,13 +19,13 @@ from functools import partial
 from bytestag.config import MIB, PART_BYTES
 
 BLOCK_BYTES = 2 * PART_BYTES  # a buffer stays in the processor's cache while it is hashed
-BUFFERS = 4
+BUFFERS = 3  # one for each thread, and one that is read
 PARALLEL_BYTES_MIN = 4 * MIB  # below, starting a thread costs more than it gives
 
 Take = Callable[[memoryview], object]
 """Takes the blocks of a file one after another: a hash, or a writer."""
-TakePart = Callable[[int, memoryview], object]
-"""Takes parts in any order, several at a time: the number of each, and its bytes."""
+TakeParts = Callable[[int, memoryview], object]
+"""Takes blocks in any order, two at a time: the number of the first part in each, and its bytes."""
 Tick = Callable[[int], object]
 """Called with the bytes read, in the thread of the caller; may raise to stop."""
 
@@ -37,7 +37,7 @@ def no_tick(_bytes: int) -> None:
 def read_once(
     source: int,
     takers: Sequence[Take],
-    take_part: TakePart | None = None,
+    take_parts: TakeParts | None = None,
     *,
     tick: Tick = no_tick,
 ) -> int:
@@ -47,7 +47,7 @@ def read_once(
     has ended by then.
     """
     is_parallel = os.fstat(source).st_size >= PARALLEL_BYTES_MIN and processors() > 1
-    work = _Work(source, takers, take_part, BUFFERS if is_parallel else 1)
+    work = _Work(source, takers, take_parts, BUFFERS if is_parallel else 1)
     if not is_parallel:
         work.run(tick)
         return work.size
@@ -112,14 +112,14 @@ class _Work:
     """What is to be done, for as many threads as run it."""
 
     def __init__(
-        self, source: int, takers: Sequence[Take], take_part: TakePart | None, buffers: int
+        self, source: int, takers: Sequence[Take], take_parts: TakeParts | None, buffers: int
     ) -> None:
         self.size = 0
         self.error: BaseException | None = None
         self._source = source
         self._lines = [_Line(take) for take in takers]
-        self._take_part = take_part
-        self._parts: deque[tuple[_Block, int, memoryview]] = deque()
+        self._take_parts = take_parts
+        self._parts: deque[tuple[_Block, int]] = deque()
         self._free = [memoryview(bytearray(BLOCK_BYTES)) for _ in range(buffers)]
         self._is_reading = False
         self._is_ended = False
@@ -167,7 +167,7 @@ class _Work:
                     line.is_busy = True
                     return partial(self._give, line, line.waiting.popleft())
                 if self._parts:
-                    return partial(self._give_part, *self._parts.popleft())
+                    return partial(self._give_parts, *self._parts.popleft())
                 if self._is_ended:
                     return None
                 if self._free and not self._is_reading:
@@ -182,9 +182,9 @@ class _Work:
             line.is_busy = False
             self._let_go(block)
 
-    def _give_part(self, block: _Block, number: int, part: memoryview) -> None:
-        assert self._take_part is not None
-        self._take_part(number, part)
+    def _give_parts(self, block: _Block, first: int) -> None:
+        assert self._take_parts is not None
+        self._take_parts(first, block.view)
         with self._changed:
             self._let_go(block)
 
@@ -196,19 +196,15 @@ class _Work:
 
     def _read(self, buffer: memoryview) -> None:
         filled = fill(self._source, buffer)
-        block = _Block(buffer, buffer[:filled], len(self._lines))
-        parts = []
-        if self._take_part is not None:
-            first = self.size // PART_BYTES
-            for number, at in enumerate(range(0, filled, PART_BYTES), first):
-                parts.append((block, number, block.view[at : at + PART_BYTES]))
-        block.left += len(parts)
+        has_parts = self._take_parts is not None
+        block = _Block(buffer, buffer[:filled], len(self._lines) + has_parts)
         with self._changed:
             self._is_reading = False
             self._is_ended = filled < len(buffer)
             if filled:
+                if has_parts:
+                    self._parts.append((block, self.size // PART_BYTES))
                 self.size += filled
-                self._parts.extend(parts)
                 for line in self._lines:
                     line.waiting.append(block)
             self._changed.notify_all()

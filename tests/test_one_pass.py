@@ -28,9 +28,10 @@ class Taken:
         self.ticks: list[int] = []
         self.tickers: set[int] = set()
 
-    def take_part(self, number: int, part: memoryview) -> None:
-        assert number not in self.parts
-        self.parts[number] = bytes(part)
+    def take_parts(self, first: int, block: memoryview) -> None:
+        for number, at in enumerate(range(0, len(block), PART_BYTES), first):
+            assert number not in self.parts
+            self.parts[number] = bytes(block[at : at + PART_BYTES])
 
     def tick(self, count: int) -> None:
         self.ticks.append(count)
@@ -41,7 +42,7 @@ def read(path: Path, taken: Taken) -> int:
     source = os.open(path, os.O_RDONLY)
     try:
         takers = [taken.whole.extend, taken.again.extend]
-        return read_once(source, takers, taken.take_part, tick=taken.tick)
+        return read_once(source, takers, taken.take_parts, tick=taken.tick)
     finally:
         os.close(source)
 
@@ -127,12 +128,12 @@ def test_a_tick_may_stop_it(tmp_path, processors):
 def test_a_part_that_fails_ends_it(tmp_path, processors):
     file_of(tmp_path / "file", 9_000_001)
 
-    def fail(number: int, _part: memoryview) -> None:
-        if number == 7:
-            raise ValueError(number)
+    def fail(first: int, _block: memoryview) -> None:
+        if first >= 7:
+            raise ValueError(first)
 
     source = os.open(tmp_path / "file", os.O_RDONLY)
-    with pytest.raises(ValueError, match="7"):
+    with pytest.raises(ValueError, match="8"):
         read_once(source, [lambda _block: None], fail)
     os.close(source)
 
@@ -155,7 +156,7 @@ def test_short_reads_cut_no_part(sizes):
     thread.start()
     taken = Taken()
     try:
-        assert read_once(reader, [taken.whole.extend], taken.take_part) == len(value)
+        assert read_once(reader, [taken.whole.extend], taken.take_parts) == len(value)
     finally:
         os.close(reader)
         thread.join()

@@ -116,14 +116,14 @@ class _Entries:
         self.packed = bytearray()
         self._lock = threading.Lock()
 
-    def take(self, number: int, part: memoryview) -> None:
-        entry = sha1(part) + blake3(part)
-        at = number * ENTRY_BYTES
+    def take(self, first: int, block: memoryview) -> None:
+        starts = range(0, len(block), PART_BYTES)
+        parts = (block[at : at + PART_BYTES] for at in starts)
+        entries = b"".join([sha1(part) + blake3(part) for part in parts])
+        at = first * ENTRY_BYTES
         with self._lock:
-            missing = at + ENTRY_BYTES - len(self.packed)
-            if missing > 0:
-                self.packed += bytes(missing)
-            self.packed[at : at + ENTRY_BYTES] = entry
+            self.packed += bytes(max(0, at + len(entries) - len(self.packed)))
+            self.packed[at : at + len(entries)] = entries
 
 
 def _state(status: os.stat_result) -> tuple[int, int, int, int]:
