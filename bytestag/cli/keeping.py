@@ -47,6 +47,8 @@ def _each(
                 link = link_of(library, text)
                 change(library.store, library.locate(link).sha1)
             except (NotFound, NotPermitted) as error:
+                if len(links) == 1:
+                    raise
                 failed = error
                 output.warn(f"{text}: {error.message}")
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -64,5 +65,8 @@ def link_of(library: Library, name: str) -> Link:
 
     found = library.named(name)
     if not isinstance(found, Link):
-        raise UsageError(f"{name!r} is a path, not a link")
+        raise UsageError(
+            f"{name!r} is a path, not a link",
+            hint=f"`bytestag store {shlex.quote(name)}` gives its link",
+        )
     return found

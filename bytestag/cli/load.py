@@ -41,7 +41,7 @@ def load(output: Output, link: str, dest: Path | None, dry_run: bool, **values: 
         parsed = link_of(library, link)
         report = report_to(output, f"loading {parsed.name or parsed.digest.hex()[:12]}")
         if parsed.path and WILDCARDS & set("/".join(parsed.path)):
-            return _load_matching(output, library, parsed, target, dry_run)
+            return _load_matching(output, library, parsed, dest, dry_run)
         found = library.describe(parsed)
         if dry_run:
             return _say_size(output, str(parsed), found)
@@ -81,8 +81,9 @@ def _load_matching(
     report, done = report_to(output, f"loading {len(matching)} files"), 0
     for path, entry in matching:
         place = dest.joinpath(*path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        library.load(replace(link, path=path), place)
+        target = absolute_path(place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        library.load(replace(link, path=path), target)
         done += entry.size
         report(done, total, 0)
         output.end_progress()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,10 @@ from bytestag.cli.options import command, option
 from bytestag.cli.output import Output, printable
 from bytestag.cli.values import count, print_size
 from bytestag.errors import BytestagError, UsageError
+
+if TYPE_CHECKING:
+    from bytestag.library.library import Library
+    from bytestag.uri import Link
 
 
 @command(
@@ -94,35 +99,11 @@ def why(output: Output, link: str, **values: Any) -> int:
     def check(name: str, is_good: bool, text: str, fix: str = "") -> None:
         lines.append({"check": name, "ok": is_good, "text": text, "fix": fix})
 
-    with opened(values) as library:
+    with opened(values) as library, opened({**values, "local_only": True}) as here:
         parsed = link_of(library, link)
-        try:
-            content = library.locate(parsed)
-            where = {"object": "the store", "link": "a file that the store links to"}
-            place = where.get(content.origin, f"a {content.origin} store, read only")
-            check("here", True, f"{print_size(content.size)} in {place}: {content.path}")
-        except BytestagError as error:
-            check("here", False, error.message, "")
-        error_, status = None, 0
-        if not lines[0]["ok"]:
-            kind = type(library.elsewhere).__name__
-            asked = {"ThroughDoor": "the running node", "Nowhere": "nobody"}
-            check("asks", kind != "Nowhere", asked.get(kind, "a client of its own"), "")
-            try:
-                found = library.find(parsed)
-                holders, publishers = len(found["holders"]), len(found["providers"])
-                check(
-                    "holders",
-                    True,
-                    f"{count(holders, 'holder')}, {count(publishers, 'publisher')}; asked "
-                    f"{found['asked']}, {found['answered']} answered",
-                )
-                described = library.describe(parsed)
-                check("description", True, f"{described['type']}, {print_size(described['size'])}")
-            except BytestagError as error:
-                error_, status = error, error.exit_status
-                check("holders", False, error.message, error.hint or "")
-    is_readable = error_ is None
+        missing = _look_here(here, link_of(here, link), check)
+        status = 0 if missing is None else _look_elsewhere(library, missing, check)
+    is_readable = status == 0
     if output.is_json:
         output.json({"type": "result", "link": str(parsed), "ok": is_readable, "checks": lines})
         return status
@@ -132,3 +113,53 @@ def why(output: Output, link: str, **values: Any) -> int:
             output.answer(f"     fix: {line['fix']}")
     output.answer("it can be read" if is_readable else "it cannot be read")
     return status
+
+
+def _look_here(library: Library, link: Link, check: Callable[..., None]) -> Link | None:
+    """Say what of a link is here; return the link of what is not, the first of many."""
+    try:
+        found = library.describe(link)
+        if found["type"] == "file":
+            if "path" not in found:
+                check("here", False, "its directory is here, the file is not")
+                return _file_link(link, found["sha1"])
+            where = {"object": "the store", "link": "a file that the store links to"}
+            place = where.get(found["origin"], f"a {found['origin']} store, read only")
+            check("here", True, f"{print_size(found['size'])} in {place}: {found['path']}")
+            return None
+        entries = [entry for _, entry in library.manifest(link).entries()]
+    except BytestagError as error:
+        check("here", False, error.message)
+        return link
+    missing = [entry for entry in entries if entry.sha1 not in library.store]
+    held = f"{len(entries) - len(missing):,} of {count(len(entries), 'file')}"
+    check("here", not missing, f"the directory's list, and {held} of it")
+    return _file_link(link, missing[0].sha1.hex()) if missing else None
+
+
+def _file_link(link: Link, digest: str) -> Link:
+    from bytestag.uri import Link
+
+    return Link("sha1", bytes.fromhex(digest), hints=link.hints, network=link.network)
+
+
+def _look_elsewhere(library: Library, link: Link, check: Callable[..., None]) -> int:
+    """Say who is asked for a link and what they say; return the exit code of reading it."""
+    kind = type(library.elsewhere).__name__
+    asked = {"ThroughDoor": "the running node", "Nowhere": "nobody"}
+    check("asks", kind != "Nowhere", asked.get(kind, "a client of its own"))
+    try:
+        found = library.find(link)
+        holders, publishers = len(found["holders"]), len(found["providers"])
+        check(
+            "holders",
+            True,
+            f"{count(holders, 'holder')}, {count(publishers, 'publisher')}; asked "
+            f"{found['asked']}, {found['answered']} answered",
+        )
+        described = library.describe(link)
+        check("description", True, f"{described['type']}, {print_size(described['size'])}")
+    except BytestagError as error:
+        check("holders", False, error.message, error.hint or "")
+        return error.exit_status
+    return 0

@@ -72,6 +72,18 @@ class Program(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return load(cmd_name) if cmd_name in COMMANDS else None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is meant; say which one may have been."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib  # whoever makes no mistake does not wait for it
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            meant = f"did you mean {near[0]!r}?" if near else "bytestag --help lists what there is"
+            raise UsageError(f"there is no command {args[0]!r}", hint=meant)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):

@@ -162,7 +162,8 @@ class FetchScreen:
             self._output.answer(event["path"])
             was_there = event["bytes_resumed"]
             there = f", {print_size(was_there)} of it was here already" if was_there else ""
+            sources = f"; {count(event['sources'], 'source')}" if event["sources"] else ""
             self._output.note(
                 f"{count(event['files'], 'file')}, {print_size(event['bytes'])}{there}, "
-                f"every byte verified; {count(event['sources'], 'source')}"
+                f"every byte verified{sources}"
             )

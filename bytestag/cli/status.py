@@ -17,7 +17,7 @@ def status(output: Output, **values: Any) -> int:
 
     door = Door.find(node_settings(values).state_directory)
     if door is None:
-        raise Unreachable("no node runs here", hint="start one with `bytestag node`")
+        raise Unreachable("no node runs here", hint="start one with `bytestag up`")
     found = door.ask("GET", "/v1/status")
     if output.is_json:
         output.json(found)

@@ -16,6 +16,7 @@ from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import INCOMPLETE_SUFFIX, check_tree
 from bytestag.store.content import Content, ContentStore
 from bytestag.tables.landing import COPY_BYTES, LandingDirectory
+from bytestag.uri import Link
 
 Names = tuple[str, ...]
 
@@ -55,6 +56,12 @@ class Directory:
 def is_directory() -> UsageError:
     """Return the error of who asked for a file."""
     return UsageError("the link names a directory, not a file", hint="bytestag ls LINK lists it")
+
+
+def check_file(link: Link) -> None:
+    """Raise UsageError for a link that says that it names a directory."""
+    if link.kind == "d" and not link.path:
+        raise is_directory()
 
 
 class Making:

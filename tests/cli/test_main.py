@@ -155,7 +155,7 @@ def test_a_node_id_is_refused_with_a_hint(invoke):
 def test_status_without_a_node_is_unreachable_with_a_hint(invoke):
     done = invoke("status")
     assert done.exit_code == 4
-    assert "bytestag node" in done.stderr
+    assert "bytestag up" in done.stderr
 
 
 def test_sharing_what_is_not_there_is_a_usage_error(invoke, tmp_path):

@@ -48,6 +48,53 @@ def test_names_of_strangers_do_not_steer_the_terminal(run, tmp_path):
     assert "\x1b" not in answer
 
 
+def test_a_directory_has_no_bytes(run, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a").write_text("a")
+    link = run("store", tmp_path / "d").stdout.strip()
+    done = run("cat", link)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "bytestag ls LINK" in done.stderr
+
+
+def test_one_failure_is_said_once(run, tmp_path):
+    (tmp_path / "a").write_text("a")
+    link = run("store", tmp_path / "a").stdout.strip()
+    run("pin", link)
+    assert run("rm", link).stderr.count("pinned") == 1
+
+
+def test_files_that_fit_a_pattern_are_where_it_was_written(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d/sub").mkdir(parents=True)
+    for name in ("a.csv", "b.txt", "sub/c.csv"):
+        (tmp_path / "d" / name).write_text(name)
+    link = run("store", "d").stdout.strip()
+    assert run("load", f"{link}/*.csv", "--dest", "out").stdout == "out/a.csv\n"
+    assert (tmp_path / "out/a.csv").read_text() == "a.csv"
+
+
+def test_why_counts_the_files_of_a_directory(run, tmp_path):
+    (tmp_path / "d").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).write_text(name)
+    link = run("store", tmp_path / "d").stdout.strip()
+    assert "2 of 2 files" in run("why", link).stdout
+    assert run("rm", f"{link}/b").exit_code == 0
+    done = run("why", link, "--local-only")
+    assert done.exit_code == 3
+    assert "1 of 2 files" in done.stdout
+    assert run("why", f"{link}/a").exit_code == 0
+    assert run("prv", tmp_path / "d", tmp_path / "d.prvdir").exit_code == 0
+    assert "1 of 2 files" in run("why", tmp_path / "d.prvdir", "--local-only").stdout
+
+
+def test_mistakes_are_answered_with_what_may_have_been_meant(run, tmp_path):
+    (tmp_path / "a").write_text("a")
+    assert "did you mean 'store'?" in run("stroe", "x").stderr
+    assert f"bytestag store {tmp_path}/a" in run("load", tmp_path / "a").stderr
+
+
 class Liar(elsewhere.Nowhere):
     """One who describes a file truly and gives other bytes."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from bytestag.errors import Corrupt, NotFound, UsageError
 from bytestag.hashing import sha1
+from bytestag.keys import KeyBytes
 from bytestag.library.config import LibraryConfig
 from bytestag.library.elsewhere import Nowhere, OwnClient, ThroughDoor
 from bytestag.library.incoming import arriving
@@ -175,6 +176,14 @@ def test_what_a_manifest_here_names_is_had_though_nobody_else_has_the_manifest(
         with pytest.raises(NotFound):
             alone.load_directory(link, tmp_path / "nothing")
         assert not (tmp_path / "nothing").exists()
+
+
+def test_a_chunk_that_cannot_be_of_the_file_here_is_looked_for_elsewhere(home):
+    with closing(Library(LibraryConfig(local_only=True))) as library:
+        whole = KeyBytes(library.store.add_bytes(b"short").sha1)
+        link = Link("sha1", bytes(20), chunk_of=(whole, 0, 10))
+        with pytest.raises(NotFound):
+            library.locate(link)
 
 
 def test_a_forked_child_reads_on_its_own(shared, source, home):
