@@ -200,12 +200,6 @@ class Index:
         with self.writing() as connection:
             connection.execute("DELETE FROM places WHERE path = ?", (path,))
 
-    def unlink(self, sha1: bytes) -> int:
-        """Make all links of a content mere memos; return how many there were."""
-        with self.writing() as connection:
-            query = "UPDATE places SET kind = 0 WHERE sha1 = ? AND kind = 1"
-            return connection.execute(query, (sha1,)).rowcount
-
     # --- Pins ------------------------------------------------------------------------------------
 
     def pins(self) -> set[bytes]:

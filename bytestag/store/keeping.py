@@ -1,6 +1,6 @@
 """Removing, verifying and collecting what a store holds (shell).
 
-A collector asks and removes within one transaction that writes. Whoever stores what is there
+Whoever removes asks and removes within one transaction that writes. Whoever stores what is there
 already first says that it is used; so either the collector sees that, or the other one sees that
 the object is gone and stores it again.
 """
@@ -20,23 +20,38 @@ from bytestag.store.objects import write_error
 from bytestag.store.values import Content, Problem
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from bytestag.models.directory import DirectoryManifest
     from bytestag.store.content import ContentStore
 
 
 def remove(store: ContentStore, sha1: bytes) -> None:
     """Remove an object and forget its links. Raises NotFound or NotPermitted."""
-    if store.index.is_pinned(sha1):
-        raise NotPermitted(f"{sha1.hex()} is pinned", hint="unpin it first")
-    links = store.index.unlink(sha1)
-    store.index.forget_object(sha1)
+    with store.index.writing() as connection:
+        if _is_pinned(connection, sha1):
+            raise NotPermitted(f"{sha1.hex()} is pinned", hint="unpin it first")
+        query = "UPDATE places SET kind = 0 WHERE sha1 = ? AND kind = 1"
+        links = connection.execute(query, (sha1,)).rowcount
+        connection.execute("DELETE FROM objects WHERE sha1 = ?", (sha1,))
+        was_there = _unlink(store, sha1)
+    if not was_there and not links:
+        raise _why_not(store, sha1)
+
+
+def _is_pinned(connection: sqlite3.Connection, sha1: bytes) -> bool:
+    return bool(connection.execute("SELECT 1 FROM pins WHERE sha1 = ?", (sha1,)).fetchone())
+
+
+def _unlink(store: ContentStore, sha1: bytes) -> bool:
+    """Remove the file of an object; return whether it was there."""
     try:
         os.unlink(store.objects.path(sha1))
     except FileNotFoundError:
-        if not links:
-            raise _why_not(store, sha1) from None
+        return False
     except OSError as error:
         raise write_error(error, store.directory) from error
+    return True
 
 
 def _why_not(store: ContentStore, sha1: bytes) -> NotFound | NotPermitted:
@@ -172,17 +187,10 @@ def manifest_of(store: ContentStore, sha1: bytes) -> DirectoryManifest | None:
 def _removed(store: ContentStore, row: ObjectRow) -> bool:
     """Remove an object that was not used meanwhile; return whether it was."""
     with store.index.writing() as connection:
+        if _is_pinned(connection, row.sha1):
+            return False
         query = "DELETE FROM objects WHERE sha1 = ? AND used = ?"
         if not connection.execute(query, (row.sha1, row.used)).rowcount:
             return False
-        if connection.execute("SELECT 1 FROM pins WHERE sha1 = ?", (row.sha1,)).fetchone():
-            connection.execute("ROLLBACK")
-            connection.execute("BEGIN")
-            return False
-        try:
-            os.unlink(store.objects.path(row.sha1))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise write_error(error, store.directory) from error
+        _unlink(store, row.sha1)
     return True

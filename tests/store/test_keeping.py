@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,27 @@ def test_an_object_used_between_the_choice_and_the_removal_stays(store, clock, m
     monkeypatch.setattr(store.index, "objects", chosen)
     assert store.collect(bytes_max=0) == []
     assert content.path.exists()
+
+
+def test_nobody_stores_what_is_just_being_removed(store, tmp_path, monkeypatch):
+    """Else its object would be there again when it is removed, and be lost."""
+    content = store.add_bytes(b"x")
+    unlink, refused = os.unlink, []
+
+    def remove(path, **options):
+        if os.fspath(path) == os.fspath(content.path):
+            index = tmp_path / "store" / "index.sqlite"
+            with (
+                closing(sqlite3.connect(index, timeout=0)) as other,
+                pytest.raises(sqlite3.OperationalError, match="locked"),
+            ):
+                other.execute("BEGIN IMMEDIATE")
+            refused.append(path)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", remove)
+    store.remove(content.sha1)
+    assert len(refused) == 1
 
 
 def test_an_object_without_a_row_is_collected_as_well(store):
