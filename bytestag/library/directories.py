@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bytestag.errors import NotFound, UsageError
@@ -62,6 +62,11 @@ def check_file(link: Link) -> None:
     """Raise UsageError for a link that says that it names a directory."""
     if link.kind == "d" and not link.path:
         raise is_directory()
+
+
+def directory_link(link: Link) -> Link:
+    """Return the link, which names a directory, as one that says so."""
+    return link if link.kind == "d" or link.path else replace(link, kind="d")
 
 
 class Making:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import threading
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,14 @@ from bytestag.hashing import sha1
 from bytestag.keys import KeyBytes
 from bytestag.library.config import LibraryConfig
 from bytestag.library.describing import Described, describe_directory, describe_file
-from bytestag.library.directories import Directory, Making, Names, check_file, is_directory
+from bytestag.library.directories import (
+    Directory,
+    Making,
+    Names,
+    check_file,
+    directory_link,
+    is_directory,
+)
 from bytestag.library.files import buffered, place
 from bytestag.library.incoming import arriving
 from bytestag.library.names import is_pointer, pointer_link, read_name, read_pointer
@@ -41,7 +49,7 @@ class Library:
     def __init__(self, config: LibraryConfig | None = None) -> None:
         self.config = config or LibraryConfig.from_environment()
         self._lock = threading.RLock()
-        self._pid = os.getpid()
+        _libraries.add(self)
         self._store: ContentStore | None = None
         self._elsewhere: Elsewhere | None = None
         self._directories: Recent[str, Directory] = Recent(DIRECTORIES_KEPT)
@@ -53,7 +61,6 @@ class Library:
     def store(self) -> ContentStore:
         """The content store of the user, or the configured one."""
         with self._lock:
-            self._check_process()
             if self._store is None:
                 where = self.config.store_dir or places.directory()
                 self._store = ContentStore(
@@ -65,7 +72,6 @@ class Library:
     def elsewhere(self) -> Elsewhere:
         """Whom to ask for what is not here; chosen when it is needed first."""
         with self._lock:
-            self._check_process()
             if self._elsewhere is None:
                 from bytestag.library.elsewhere import elsewhere
 
@@ -75,7 +81,6 @@ class Library:
     def close(self) -> None:
         """Let go of the store and the network; idempotent, and what is asked later opens anew."""
         with self._lock:
-            self._check_process()
             outside, self._elsewhere = self._elsewhere, None
             store, self._store = self._store, None
         if outside is not None:
@@ -83,12 +88,10 @@ class Library:
         if store is not None:
             store.close()
 
-    def _check_process(self) -> None:
-        """Open anew in a forked child: threads and databases do not survive a fork."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._store = self._elsewhere = None
-            self._lock = threading.RLock()
+    def after_fork(self) -> None:
+        """Open anew in a forked child: threads and databases do not survive a fork, locks stay."""
+        self._lock = threading.RLock()
+        self._store = self._elsewhere = None
 
     # --- Here ------------------------------------------------------------------------------------
 
@@ -307,7 +310,7 @@ class Library:
                 done += size
                 report(done, total, 0)
             if missing and not directory.is_here:  # what is made already is seen to be there
-                self.elsewhere.fetch(_directory_link(link), dest, report)
+                self.elsewhere.fetch(directory_link(link), dest, report)
             for path, entry in missing if directory.is_here else ():
                 before = done
 
@@ -391,5 +394,13 @@ class Library:
             return keep(arrived)
 
 
-def _directory_link(link: Link) -> Link:
-    return link if link.kind == "d" or link.path else replace(link, kind="d")
+_libraries: weakref.WeakSet[Library] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for library in list(_libraries):
+        library.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

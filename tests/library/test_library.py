@@ -205,6 +205,28 @@ def test_a_forked_child_reads_on_its_own(shared, source, home):
         assert library.read(link, 10, 20) == data[10:20]
 
 
+def test_a_child_that_is_forked_while_a_thread_is_at_work_does_not_wait_for_it(home):
+    with closing(Library(LibraryConfig(local_only=True))) as library:
+        link = Link("sha1", library.store.add_bytes(b"here").sha1)
+        is_held, may_go = threading.Event(), threading.Event()
+
+        def hold():
+            with library._lock:
+                is_held.set()
+                may_go.wait(30)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        is_held.wait(30)
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            os._exit(0 if library.read(link) == b"here" else 1)
+        may_go.set()
+        thread.join()
+        assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_load_goes_on_where_it_was_killed(shared, source, home, programs):
     """Killed in the middle, a second try ends whole; the store holds nothing half-made."""
     link = str(inside(shared, "big.bin"))
