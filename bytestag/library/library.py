@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import threading
-import weakref
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from bytestag.library.directories import (
     is_directory,
 )
 from bytestag.library.files import buffered, place
+from bytestag.library.forks import begin_anew_after_forks
 from bytestag.library.incoming import arriving
 from bytestag.library.names import is_pointer, pointer_link, read_name, read_pointer
 from bytestag.library.progress import Report, no_report
@@ -49,7 +49,7 @@ class Library:
     def __init__(self, config: LibraryConfig | None = None) -> None:
         self.config = config or LibraryConfig.from_environment()
         self._lock = threading.RLock()
-        _libraries.add(self)
+        begin_anew_after_forks(self)
         self._store: ContentStore | None = None
         self._elsewhere: Elsewhere | None = None
         self._directories: Recent[str, Directory] = Recent(DIRECTORIES_KEPT)
@@ -392,15 +392,3 @@ class Library:
                 return keep(arrived)
             self.elsewhere.fetch(link, arrived, report)
             return keep(arrived)
-
-
-_libraries: weakref.WeakSet[Library] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for library in list(_libraries):
-        library.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
