@@ -22,7 +22,10 @@ from bytestag.tables.many_rows import chunks
 from bytestag.tables.shared_rows import PARTS_PER_JOB, DescribedFile, part_kvpid
 from bytestag.tables.walking import Warn, components
 
-FILES_PER_BATCH = 1024  # a file dirties some 14 pages of a large database: 110 MiB of log
+FILES_PER_BATCH = 1024
+FILES_PER_BATCH_MAX = 4096  # 15 MiB; 5 pages each of a very large database's log: 160 MiB
+GROWTH = 8
+"""A batch is that part of what was written before: each writes nearly all pages of the indexes."""
 LARGE_ENTRIES_BYTES = PARTS_PER_JOB * ENTRY_BYTES
 
 Changed = Callable[[list[KVPID], list[KVPID]], None]
@@ -51,6 +54,7 @@ class Saver:
         self._wall = wall
         self._files: list[DescribedFile] = []
         self._parts = 0
+        self._written = 0
         self._writing: tuple[Future[_Saved], list[DescribedFile]] | None = None
 
     def add(self, path: bytes, hashed: HashedFile) -> None:
@@ -62,7 +66,8 @@ class Saver:
             return
         self._files.append(file)
         self._parts += len(hashed.entries) // ENTRY_BYTES
-        if len(self._files) >= FILES_PER_BATCH or self._parts >= PARTS_PER_JOB:
+        enough = min(FILES_PER_BATCH_MAX, max(FILES_PER_BATCH, self._written // GROWTH))
+        if len(self._files) >= enough or self._parts >= PARTS_PER_JOB:
             self._flush()
 
     def finish(self) -> None:
@@ -79,6 +84,7 @@ class Saver:
         self._wait()
         work = partial(self._save, files=files, now=int(self._wall()))
         self._writing = self._database.submit(work, values=len(files)), files
+        self._written += len(files)
 
     def _wait(self) -> None:
         if self._writing is not None:
