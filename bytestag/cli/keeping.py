@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from bytestag.cli.library import STORE, link_of, opened
-from bytestag.cli.options import command, option
+from bytestag.cli.library import link_of, opened
+from bytestag.cli.options import STORE, command, option
 from bytestag.cli.output import Output, printable
 from bytestag.cli.values import Duration, Size, count, print_size
 from bytestag.errors import BytestagError, Corrupt, NotFound, NotPermitted

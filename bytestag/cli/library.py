@@ -5,12 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from bytestag.cli.options import NETWORK, TIMEOUT, option
+from bytestag.cli.options import NETWORK, STORE, TIMEOUT, option
 from bytestag.cli.output import Output
 from bytestag.cli.screens import Meter
 
@@ -18,11 +15,6 @@ if TYPE_CHECKING:
     from bytestag.library.library import Library
     from bytestag.uri import Link
 
-STORE = option(
-    "--store-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Directory of the content store.",
-)
 LOCAL_ONLY = option("--local-only", is_flag=True, help="Do not ask the network.")
 READING = (STORE, LOCAL_ONLY, TIMEOUT, *NETWORK)
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bytestag.cli.options import CACHE, NETWORK, PUBLISHING, absolute_path, command, option
+from bytestag.cli.options import (
+    CACHE,
+    NETWORK,
+    PUBLISHING,
+    STORE,
+    absolute_path,
+    command,
+    option,
+)
 from bytestag.cli.output import Output
 from bytestag.cli.values import count, print_size
 
@@ -34,6 +42,7 @@ OPTIONS = (
         default=True,
         help="Serve what your content store holds to whoever knows its hash.",
     ),
+    STORE,
     *NETWORK,
     *PUBLISHING,
 )

@@ -193,6 +193,7 @@ def node_settings(values: Mapping[str, Any]) -> NodeSettings:
         known_nodes=tuple(values.get("known_node") or ()),
         network=values.get("network") or "",
         state_directory=_optional(values.get("state_dir")),
+        store_directory=_optional(values.get("store_dir")),
         identity=_optional(values.get("identity")),
         cache=values.get("cache_dir") or "",
         cache_bytes=values.get("cache_size"),
@@ -239,6 +240,11 @@ STATE = option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Directory of identity, known nodes and shares.",
+)
+STORE = option(
+    "--store-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory of the content store.",
 )
 NETWORK = (
     option("--host", help="Address to bind."),

@@ -72,18 +72,23 @@ def service(output: Output, action: str, user: bool, **values: Any) -> int:
 def _unit(state: Any) -> str:
     from bytestag import basedir
     from bytestag.daemon import unit
+    from bytestag.store import places
 
     command_ = [sys.executable, "-m", "bytestag", "node"]
     home = os.environ.get(basedir.HOME_VARIABLE)
-    environment = {basedir.HOME_VARIABLE: os.path.abspath(home)} if home else {}
-    writable = [basedir.state_dir(), basedir.cache_dir(), basedir.data_dir()]
+    environment = {
+        name: os.path.abspath(os.path.expanduser(value))
+        for name in (basedir.HOME_VARIABLE, places.STORE_VARIABLE)
+        if (value := os.environ.get(name))
+    }
+    writable = [basedir.state_dir(), basedir.cache_dir(), basedir.data_dir(), places.directory()]
     if home:
         writable.append(basedir.runtime_dir())
     if state is not None:
         command_ += ["--state-dir", str(state)]
         writable.append(state)
-    places = [basedir.ensure(path) for path in writable]
-    return unit.unit_text(command_, environment, places, _umask())
+    made = [basedir.ensure(path) for path in writable]
+    return unit.unit_text(command_, environment, made, _umask())
 
 
 def _umask() -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from bytestag.cli.library import STORE, opened, report_to
-from bytestag.cli.options import absolute_path, command, option
+from bytestag.cli.library import opened, report_to
+from bytestag.cli.options import STORE, absolute_path, command, option
 from bytestag.cli.output import Output
 from bytestag.cli.values import count, print_size
 from bytestag.errors import BytestagError, UsageError
@@ -81,14 +81,16 @@ def store(
 def _tell_node() -> None:
     """Have a running node of this user serve at once what came, not when it looks next."""
     from bytestag.gateway import place
+    from bytestag.library.config import LibraryConfig
 
-    where = place.door_place(None)
+    state = LibraryConfig.from_environment().state_dir
+    where = place.door_place(state)
     if not (where.socket_path.exists() or where.token_path.exists()):
         return
     from bytestag.gateway.door import Door
 
     with contextlib.suppress(BytestagError):  # it looks by itself, soon
-        door = Door.find(None)
+        door = Door.find(state)
         if door is not None:
             door.ask("POST", "/v1/stored")
 

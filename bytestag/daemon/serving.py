@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from bytestag.gateway.control import ControlDoor
 from bytestag.gateway.place import door_place
 from bytestag.gateway.shares import Shares
 from bytestag.gateway.sharing import ShareOrder
-from bytestag.store import places
 from bytestag.store.content import ContentStore
 
 _logger = logging.getLogger(__name__)
@@ -54,8 +54,9 @@ async def serve(
             await join(client, warn)
             client.sharing.watch()
             if settings.serves_store:
-                objects = basedir.ensure(places.directory() / "objects")
-                await client.sharing.serve_store(objects, linked_files)
+                store = ContentStore.of_user(settings.store_directory)
+                objects = basedir.ensure(store.directory / "objects")
+                await client.sharing.serve_store(objects, partial(linked_files, store))
             spare_what_exists()
             on_up(client.status())
             notify(READY)
@@ -64,9 +65,8 @@ async def serve(
         shares.close()
 
 
-def linked_files() -> list[Path]:
-    """Return the files that the user's content store links to, as they are now."""
-    store = ContentStore.of_user()
+def linked_files(store: ContentStore) -> list[Path]:
+    """Return the files that a content store links to, as they are now."""
     try:
         return [content.path for content in store.links()]
     finally:

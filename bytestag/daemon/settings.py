@@ -23,6 +23,7 @@ class NodeSettings:
     known_nodes: tuple[Hint, ...] = ()
     network: str = ""
     state_directory: Path | None = None
+    store_directory: Path | None = None
     identity: Path | None = None
     cache: str = ""
     cache_bytes: int | None = None

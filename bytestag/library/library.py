@@ -31,7 +31,6 @@ from bytestag.library.names import is_pointer, pointer_link, read_name, read_poi
 from bytestag.library.progress import Report, no_report
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.recent import Recent
-from bytestag.store import places
 from bytestag.store.content import Content, ContentStore
 from bytestag.tables.landing import Exists
 from bytestag.uri import MD5_SCHEMES, Link
@@ -62,10 +61,7 @@ class Library:
         """The content store of the user, or the configured one."""
         with self._lock:
             if self._store is None:
-                where = self.config.store_dir or places.directory()
-                self._store = ContentStore(
-                    where, seconds=places.seconds(), kachery=places.kachery()
-                )
+                self._store = ContentStore.of_user(self.config.store_dir)
             return self._store
 
     @property

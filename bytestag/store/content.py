@@ -58,11 +58,15 @@ class ContentStore:
         self.writer = Writer(self.objects, self.index, self.believer, self.now_ns)
 
     @classmethod
-    def of_user(cls) -> ContentStore:
-        """Return the store that the environment names: see :mod:`bytestag.store.places`."""
+    def of_user(cls, directory: Path | None = None) -> ContentStore:
+        """Return the store in a directory, or where the environment says, with its relatives.
+
+        See :mod:`bytestag.store.places`.
+        """
         from bytestag.store import places
 
-        return cls(places.directory(), seconds=places.seconds(), kachery=places.kachery())
+        where = directory or places.directory()
+        return cls(where, seconds=places.seconds(), kachery=places.kachery())
 
     def now_ns(self) -> int:
         """Return the time of day."""

@@ -37,16 +37,22 @@ def test_the_unit_is_hardened_and_tells_when_it_is_up():
     )
 
 
-def test_what_is_fetched_through_it_has_the_modes_that_the_users_shell_gives(tmp_path):
+def test_the_service_is_as_the_users_shell_its_modes_and_its_store(tmp_path):
     done = subprocess.run(
         ["sh", "-c", 'umask 002; exec "$0" -m bytestag service show', sys.executable],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
-        env={**os.environ, "BYTESTAG_HOME": str(tmp_path / "home")},
+        env={
+            **os.environ,
+            "BYTESTAG_HOME": str(tmp_path / "home"),
+            "BYTESTAG_STORE_DIR": str(tmp_path / "store"),
+        },
     )
     assert fields(done.stdout)["UMask"] == "0002"
+    assert f'Environment="BYTESTAG_STORE_DIR={tmp_path}/store"' in done.stdout
+    assert f'"{tmp_path}/store"' in fields(done.stdout)["ReadWritePaths"]
 
 
 def test_words_are_quoted_as_systemd_reads_them():

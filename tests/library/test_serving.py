@@ -59,6 +59,21 @@ def test_a_node_that_must_not_serve_the_store_does_not(programs, tmp_path):
     assert code == 3
 
 
+def test_a_node_serves_the_store_that_the_configuration_file_names(programs, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(os.urandom(5000))
+    config = programs.home("one") / "config" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"store_dir = {json.dumps(str(tmp_path / 'elsewhere'))}\n")
+    _, (link,), _ = programs.run("one", "store", path)
+    _, address = programs.node("one")
+    for _ in range(20):
+        code, _, notes = programs.run("two", "load", link, "--known-node", address)
+        if code == 0:
+            break
+    assert code == 0, notes
+
+
 def test_a_lone_node_finds_what_it_serves_itself(programs, tmp_path):
     path = tmp_path / "x"
     path.write_bytes(bytes(5000))
