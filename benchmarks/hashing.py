@@ -1,7 +1,7 @@
 """Sharing: how fast a tree is hashed, described and written to the database, and looked at again.
 
 Input, random bytes, on a RAM disk where there is one (``/dev/shm``), read before: one file of
-1 GiB; 10,000 files of 4 KiB in 100 directories; 100,000 files of 4 bytes in 1,000 directories. The
+1 GiB; 10,000 files of 4 KiB in 100 directories; the 100,000 files of :mod:`benchmarks.rescan`. The
 database lies there too, so its flushes cost next to nothing. Medians of 3 rounds, in which we and
 the others take turns.
 
@@ -35,22 +35,17 @@ from pathlib import Path
 
 from benchmarks.processes import Program, stopping
 from benchmarks.report import Report, note, parse
+from benchmarks.rescan import FILES, MEMORY, OLD, look_again, make_files
 from bytestag.config import MIB, PART_BYTES
 from bytestag.hashing import blake3, sha1
-from bytestag.tables.scanning import ScanResult
 from bytestag.tables.shared import SharedFilesKVPTable
 
 ROUNDS = 3
 SMALL_BYTES = 4096
-FILES_PER_DIRECTORY = 100
-MEMORY = Path("/dev/shm")
-OLD = 1_000_000_000
 RATE_MIN = 0.75  # GB/s
 LIMIT_SHARE_MIN = 0.85
 SMALL_RATE_MIN = 10_000
 COMMAND_SECONDS_MAX = 1.6
-AGAIN_FILES = 100_000
-AGAIN_SECONDS_MAX = 2.0
 
 _KACHERY = """
 import os, sys, contextlib, io
@@ -60,15 +55,6 @@ with contextlib.redirect_stdout(io.StringIO()):
         for name in names:
             kachery.store_file_local(os.path.join(directory, name))
 """
-
-
-def make_files(root: Path, count: int, size: int) -> None:
-    """Make files that were last written long ago."""
-    for number in range(count):
-        path = root / f"{number // FILES_PER_DIRECTORY:04}" / f"{number}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(size))
-        os.utime(path, (OLD, OLD))
 
 
 def make_large(path: Path, size: int) -> None:
@@ -82,19 +68,18 @@ def make_large(path: Path, size: int) -> None:
 # --- Ours ----------------------------------------------------------------------------------------
 
 
-def scan(path: Path, times: int = 1) -> tuple[list[float], ScanResult]:
-    """Scan a path into a new database, and again; return the seconds of each, the last result."""
-    took = []
+def scan(path: Path) -> float:
+    """Scan a path into a new database; return the seconds that it took."""
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         table = SharedFilesKVPTable(Path(directory, "shared.db"), time.time)
         table.add_path(path)
-        for _ in range(times):
-            began = time.perf_counter()
-            result = table.scan()
-            took.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        result = table.scan()
+        took = time.perf_counter() - began
         table.close()
+    assert result.files
     assert not result.warnings
-    return took, result
+    return took
 
 
 def command_seconds(path: Path) -> float:
@@ -190,7 +175,7 @@ def share_large(base: Path, report: Report, size: int) -> None:
     def ours() -> float:
         before = limit(size)
         processor = time.process_time()
-        (seconds,), _result = scan(path)
+        seconds = scan(path)
         processors.append(time.process_time() - processor)
         limits.extend((before, limit(size)))
         ratios.append(size / seconds / statistics.mean(limits[-2:]))
@@ -216,10 +201,10 @@ def share_small(base: Path, report: Report, count: int, *, is_judged: bool) -> N
     """Measure the small files, in process and as a command."""
     path = base / "small"
     note("making the small files")
-    make_files(path, count, SMALL_BYTES)
+    make_files(path, count, lambda _number: os.urandom(SMALL_BYTES))
     took = in_turns(
         {
-            "ours": lambda: scan(path)[0][0],
+            "ours": lambda: scan(path),
             "libtorrent": lambda: libtorrent_seconds(path),
             "command": lambda: command_seconds(path),
             "kachery": lambda: kachery_seconds(path),
@@ -235,26 +220,12 @@ def share_small(base: Path, report: Report, count: int, *, is_judged: bool) -> N
     shutil.rmtree(path)
 
 
-def look_again(base: Path, report: Report, count: int) -> None:
-    """Measure scans of files of which none has changed."""
-    path = base / "again"
-    note(f"making {count:,} files")
-    make_files(path, count, 4)
-    (first, *again), result = scan(path, 1 + ROUNDS)
-    report.add(f"first_{count}_files", first, "s")
-    seconds_max = AGAIN_SECONDS_MAX * count / AGAIN_FILES
-    report.add(f"again_{count}_files", statistics.median(again), "s", "<=", seconds_max)
-    assert result.files == count
-
-
 def main() -> int:
     arguments = parse(__doc__)
     report = Report("hashing", arguments)
-    size, small, again = (
-        (128 * MIB, 1000, AGAIN_FILES // 10)
-        if arguments.quick
-        else (1024 * MIB, 10_000, AGAIN_FILES)
-    )
+    size, small, again = 1024 * MIB, 10_000, FILES
+    if arguments.quick:
+        size, small, again = 128 * MIB, 1000, FILES // 10
     fits = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 3 * size
     place = os.environ.get("TMPDIR") or (str(MEMORY) if fits else None)
     with tempfile.TemporaryDirectory(dir=place) as temporary:

@@ -19,7 +19,7 @@ from functools import partial
 from bytestag.config import MIB, PART_BYTES
 
 BLOCK_BYTES = 2 * PART_BYTES  # a buffer stays in the processor's cache while it is hashed
-BUFFERS = 3  # one for each thread, and one that is read
+BUFFERS = 4  # so far may a thread be held up before the other waits
 PARALLEL_BYTES_MIN = 4 * MIB  # below, starting a thread costs more than it gives
 
 Take = Callable[[memoryview], object]
