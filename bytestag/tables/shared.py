@@ -189,7 +189,7 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
         with self.database.read() as connection:
             rows = connection.execute(shared_queries.PARTS_OF_KEY, {"key": key}).all()
             rows = [*rows, *connection.execute(shared_queries.VALUES_OF_KEY, {"key": key}).all()]
-        return list(dict.fromkeys(shared_queries.to_record(key, row) for row in rows))
+        return list(dict.fromkeys(shared_queries.to_record(row) for row in rows))
 
     def records_by_keys(self, keys: Iterable[KeyBytes]) -> dict[KeyBytes, list[KVPRecord]]:
         found: dict[KeyBytes, dict[KVPRecord, None]] = {key: {} for key in keys}
@@ -197,7 +197,7 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
         with self.database.read() as connection:
             for query in (shared_queries.PARTS_OF_KEYS, shared_queries.VALUES_OF_KEYS):
                 for row in connection.execute(query, names):
-                    found[KeyBytes(row.key)][shared_queries.to_record(row.key, row)] = None
+                    found[KeyBytes(row.key)][shared_queries.to_record(row)] = None
         return {key: list(records) for key, records in found.items()}
 
     def read(self, kvpid: KVPID, selector: bytes = b"") -> bytes:

@@ -39,8 +39,7 @@ def pages(
             page = connection.execute(page_query).all()
         if not page:
             return
-        for row in page:
-            yield to_record(row.key, row)
+        yield from map(to_record, page)
         last = page[-1]
         after = sa.or_(
             key > last.key,
@@ -118,15 +117,13 @@ PLACE_OF_PART = (
 )
 
 
-def to_record(key: bytes, row: Any) -> KVPRecord:
-    index = KeyBytes(row.sha1)
+def to_record(row: Any) -> KVPRecord:
+    """Return the record of a row of ``parts_query`` or ``values_query``."""
+    name, sha1, blake3, size, timestamp = row
+    index = KeyBytes(sha1)
+    key = index if name == sha1 else KeyBytes(name)
     return KVPRecord(
-        KVPID(index if key == index else KeyBytes(key), index),
-        row.blake3,
-        row.size,
-        row.timestamp,
-        NEVER_SECONDS,
-        standing=Standing.ORIGINAL,
+        KVPID(key, index), blake3, size, timestamp, NEVER_SECONDS, 0, Standing.ORIGINAL
     )
 
 
