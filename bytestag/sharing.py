@@ -346,9 +346,13 @@ class Sharing:
         for path in served - known:
             with contextlib.suppress(UsageError):  # it went this moment
                 stored.add_path(path)
-        return served != known
+        return set(stored.shared_directories) != known
 
     async def _provide_stored(self, result: ScanResult) -> None:
+        stored, watcher = self._stores.stored, self._store_watcher
+        assert stored is not None
+        if watcher is not None and await self._runtime.offload(self._follow_links, stored):
+            watcher.shares_changed()  # files were linked to, and nobody told us
         if result.hashed and len(self._protocol.router):
             await self.provide(is_all=False)
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+from contextlib import closing
 
 from bytestag.hashing import sha1
+from bytestag.store.content import ContentStore
 from bytestag.uri import Link
 
 
@@ -48,6 +50,20 @@ def test_a_file_that_is_linked_is_served_as_long_as_it_does_not_change(programs,
     path.write_bytes(bytes(768_000))
     code, _, _ = programs.run("three", "load", link, "--known-node", address)
     assert code in (3, 5)
+
+
+def test_what_python_links_to_is_served_though_nobody_tells_the_node(programs, tmp_path):
+    path = tmp_path / "linked.bin"
+    path.write_bytes(os.urandom(5000))
+    _, address = programs.node("one")
+    with closing(ContentStore(programs.home("one") / "data" / "store")) as store:
+        link = f"sha1://{store.add_file(path, is_linked=True).sha1.hex()}"
+        store.add_bytes(b"anything: the node looks")
+    for _ in range(20):
+        code, _, notes = programs.run("two", "load", link, "--known-node", address)
+        if code == 0:
+            break
+    assert code == 0, notes
 
 
 def test_a_node_that_must_not_serve_the_store_does_not(programs, tmp_path):
