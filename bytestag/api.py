@@ -37,6 +37,7 @@ from bytestag.library.describing import Described, describe_path
 from bytestag.library.files import copy
 from bytestag.library.library import Library
 from bytestag.library.progress import Progress, Report, reporting
+from bytestag.library.telling import Teller
 from bytestag.models.directory import DirectoryManifest
 from bytestag.store.content import Content
 from bytestag.uri import Link
@@ -46,6 +47,7 @@ COPIED_BYTES = 4 * 1024 * 1024
 NPY_MAGIC = b"\x93NUMPY"
 
 _library: Library | None = None
+_teller = Teller()
 
 
 # --- Configuration -------------------------------------------------------------------------------
@@ -97,6 +99,7 @@ config = using
 
 def close() -> None:
     """Let go of the store and the network; what is called later opens them again."""
+    _teller.flush()
     if _library is not None:
         _library.close()
 
@@ -134,11 +137,15 @@ def store_file(
 def link_file(path: Name, basename: str | None = None, *, algorithm: str = "sha1") -> str:
     """Have the store know a file where it is, without a copy; return its URI.
 
-    A file that changes or goes is not served under its old name any more.
+    A file that changes or goes is not served under its old name any more. A running node serves it.
     """
+    from bytestag.events.runtime import system_runtime
+
     content = library().store.add_file(
         Path(path), algorithms=_algorithms(algorithm), is_linked=True
     )
+    if get_config().use_daemon:
+        _teller.note(get_config().state_dir, system_runtime().monotonic())
     return uri_of(content, basename or Path(path).name, algorithm)
 
 

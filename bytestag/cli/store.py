@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from bytestag.cli.library import opened, report_to
 from bytestag.cli.options import STORE, absolute_path, command, option
 from bytestag.cli.output import Output
 from bytestag.cli.values import count, print_size
-from bytestag.errors import BytestagError, UsageError
+from bytestag.errors import UsageError
 
 
 @command(
@@ -43,6 +42,8 @@ def store(
     git_annex_mode: bool,
     **values: Any,
 ) -> int:
+    from bytestag.library.config import LibraryConfig
+    from bytestag.library.telling import tell_node
     from bytestag.uri import Link
 
     if label is not None and len(paths) > 1:
@@ -74,25 +75,8 @@ def store(
                 found = {"type": "file", "files": 1, "size": content.size}
             output.end_progress()
             _say(output, str(uri), content.blake3, found)
-    _tell_node()
+    tell_node(LibraryConfig.from_environment().state_dir)
     return 0
-
-
-def _tell_node() -> None:
-    """Have a running node of this user serve at once what came, not when it looks next."""
-    from bytestag.gateway import place
-    from bytestag.library.config import LibraryConfig
-
-    state = LibraryConfig.from_environment().state_dir
-    where = place.door_place(state)
-    if not (where.socket_path.exists() or where.token_path.exists()):
-        return
-    from bytestag.gateway.door import Door
-
-    with contextlib.suppress(BytestagError):  # it looks by itself, soon
-        door = Door.find(state)
-        if door is not None:
-            door.ask("POST", "/v1/stored")
 
 
 def _ticking(output: Output, path: Path) -> Any:

@@ -4,7 +4,9 @@ import json
 import os
 from contextlib import closing
 
+import bytestag
 from bytestag.hashing import sha1
+from bytestag.library.telling import Teller
 from bytestag.store.content import ContentStore
 from bytestag.uri import Link
 
@@ -50,6 +52,30 @@ def test_a_file_that_is_linked_is_served_as_long_as_it_does_not_change(programs,
     path.write_bytes(bytes(768_000))
     code, _, _ = programs.run("three", "load", link, "--known-node", address)
     assert code in (3, 5)
+
+
+def test_the_node_is_told_of_what_python_links_to(programs, tmp_path, monkeypatch):
+    _, address = programs.node("one")
+    monkeypatch.setenv("BYTESTAG_HOME", str(programs.home("one")))
+    links = []
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(os.urandom(5000))
+        links.append(bytestag.link_file(tmp_path / name))
+    bytestag.api.close()
+    for link in links:
+        code, _, notes = programs.run("two", "load", link, "--known-node", address)
+        assert code == 0, notes
+
+
+def test_much_news_is_told_now_and_then_and_the_last_at_the_end():
+    told = []
+    teller = Teller(told.append)
+    for now in (0.0, 1.0, 1.9, 2.0, 3.0):
+        teller.note(None, now)
+    assert len(told) == 2
+    teller.flush()
+    teller.flush()
+    assert len(told) == 3
 
 
 def test_what_python_links_to_is_served_though_nobody_tells_the_node(programs, tmp_path):
