@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bytestag.errors import NotFound, UsageError
+from bytestag.errors import FormatError, NotFound, UsageError
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import INCOMPLETE_SUFFIX, check_tree
 from bytestag.store.content import Content, ContentStore
+from bytestag.store.copying import hash_path
 from bytestag.tables.landing import COPY_BYTES, LandingDirectory
 from bytestag.uri import Link
 
@@ -62,6 +63,32 @@ def check_file(link: Link) -> None:
     """Raise UsageError for a link that says that it names a directory."""
     if link.kind == "d" and not link.path:
         raise is_directory()
+
+
+def check_agrees(entry: FileEntry, size: int, blake3: bytes) -> None:
+    """Raise FormatError if a directory says another thing of a file than what has its SHA-1."""
+    if size != entry.size or (entry.b3 and blake3 not in (b"", entry.b3)):
+        raise FormatError(
+            f"the directory says that {entry.sha1.hex()} has {entry.size:,} bytes, but it has "
+            f"{size:,}"
+            if size != entry.size
+            else f"the directory says another BLAKE3 of {entry.sha1.hex()} than it has",
+            hint="whoever made the directory made it wrong: ask for another link",
+        )
+
+
+def check_made(entry: FileEntry, path: Path, *, is_ours: bool) -> None:
+    """Compare a file that was made by its SHA-1 with what the directory says.
+
+    Raises FormatError if that is something else, and removes the file if it is ours.
+    """
+    hashes, _stamp = hash_path(path, lambda: 0)  # the stamp is for who keeps it
+    try:
+        check_agrees(entry, hashes.size, hashes.blake3)
+    except FormatError:
+        if is_ours:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def directory_link(link: Link) -> Link:

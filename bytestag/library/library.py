@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bytestag.errors import BytestagError, Corrupt, FormatError, NotFound, UsageError
+from bytestag.errors import BytestagError, Corrupt, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.keys import KeyBytes
 from bytestag.library.config import LibraryConfig
@@ -20,7 +20,9 @@ from bytestag.library.directories import (
     Directory,
     Making,
     Names,
+    check_agrees,
     check_file,
+    check_made,
     directory_link,
     is_directory,
 )
@@ -107,12 +109,7 @@ class Library:
     def _entry(self, entry: FileEntry) -> Content:
         """Return the file that a directory names. Raises NotFound, FormatError."""
         content = self.store.find(entry.sha1)
-        if content.size != entry.size:
-            raise FormatError(
-                f"the directory says that {entry.sha1.hex()} has {entry.size:,} bytes, but it has "
-                f"{content.size:,}",
-                hint="whoever made the directory made it wrong: ask for another link",
-            )
+        check_agrees(entry, content.size, content.blake3)
         return content
 
     def _cut(self, link: Link) -> Content:
@@ -278,6 +275,8 @@ class Library:
             content = self.locate(link)
         except NotFound:
             content = self._fetch(link, report)
+            if link.path:
+                content = self.locate(link)  # as the directory says that it is
         report(content.size, content.size, 0)
         if dest is None:
             return content.path
@@ -313,7 +312,10 @@ class Library:
                 def tell(got: int, _: int, sources: int, before: int = before) -> None:
                     report(before + got, total, sources)
 
-                self.elsewhere.fetch(self._below(link, path), dest.joinpath(*path), tell)
+                target = dest.joinpath(*path)
+                was_there = os.path.lexists(target)
+                self.elsewhere.fetch(self._below(link, path), target, tell)
+                check_made(entry, target, is_ours=not was_there)
                 done += entry.size
         except BytestagError as error:
             if error.code != Exists.code:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bytestag.errors import Corrupt, NotFound, UsageError
+from bytestag.errors import Corrupt, FormatError, NotFound, UsageError
 from bytestag.hashing import sha1
 from bytestag.keys import KeyBytes
 from bytestag.library.config import LibraryConfig
@@ -176,6 +176,19 @@ def test_what_a_manifest_here_names_is_had_though_nobody_else_has_the_manifest(
         with pytest.raises(NotFound):
             alone.load_directory(link, tmp_path / "nothing")
         assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("lie", [{"size": 11}, {"b3": bytes(32)}])
+def test_a_prvdir_that_lies_of_a_file_is_found_out(lie, library, shared, source, tmp_path):
+    made = make_prv(source, Link.parse(shared).hints, lambda size: None)
+    made.prv.files["a.txt"] = replace(made.prv.files["a.txt"], **lie)
+    (tmp_path / "x.prvdir").write_bytes(made.prv.to_bytes())
+    link = library.named(tmp_path / "x.prvdir")
+    with pytest.raises(FormatError, match="the directory says"):
+        library.load_directory(link, tmp_path / "out")
+    assert not (tmp_path / "out" / "a.txt").exists()
+    with pytest.raises(FormatError, match="the directory says"):
+        library.load(replace(link, path=("a.txt",)))
 
 
 def test_a_chunk_that_cannot_be_of_the_file_here_is_looked_for_elsewhere(home):
