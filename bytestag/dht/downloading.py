@@ -27,6 +27,7 @@ from bytestag.errors import (
     Timeout,
     Unreachable,
 )
+from bytestag.events.batcher import Batcher
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
 from bytestag.events.tasks import Task
@@ -41,6 +42,8 @@ _logger = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 8
 Names = tuple[str, ...]
+Landing = Batcher[tuple[PartEntry, bytes | None], bool]
+"""Where the parts of one file come together."""
 
 
 @dataclass(slots=True)
@@ -307,6 +310,7 @@ class Downloader:
             return
         file = await self._runtime.offload(directory.file, path, info.size, replaces=job.is_forced)
         try:
+            file.expect(sha1=file_sha1, blake3=info.blake3)
             await self._land_parts(file, info, job)
             if not await self._runtime.offload(file.matches, sha1=file_sha1, blake3=info.blake3):
                 raise Corrupt("all parts fit, but the whole file does not")
@@ -354,21 +358,28 @@ class Downloader:
 
     async def _land_parts(self, file: IncompleteFile, info: FileInfo, job: _Job) -> None:
         tasks = _Tasks()
-        try:
-            async for part in self._resolver.parts(info):
-                if tasks.error is not None:
-                    break
-                tasks.add(await self._slot.add(self._land_part, file, part, job))
-            await tasks.wait()
-        finally:
-            await tasks.stop()
+        async with asyncio.TaskGroup() as group:
+            landing = Batcher(file.land, self._runtime.offload, group)
+            try:
+                async for part in self._resolver.parts(info):
+                    if tasks.error is not None:
+                        break
+                    tasks.add(await self._slot.add(self._land_part, file, landing, part, job))
+                await tasks.wait()
+            except BytestagError as error:
+                tasks.error = error  # the group would wrap it
+            finally:
+                await tasks.stop()
+        if tasks.error is not None:
+            raise tasks.error
 
-    async def _land_part(self, file: IncompleteFile, part: PartEntry, job: _Job) -> None:
-        if await self._runtime.offload(file.has, part.offset, part.size, part.sha1, part.blake3):
+    async def _land_part(
+        self, file: IncompleteFile, landing: Landing, part: PartEntry, job: _Job
+    ) -> None:
+        if file.was_there and await landing.do((part, None)):
             job.progress.bytes_resumed += part.size
         else:
-            value = await self._resolver.part(part)
-            await self._runtime.offload(file.write, part.offset, value)
+            await self._resolver.part(part, lambda value: landing.do((part, value)))
         job.progress.bytes_done += part.size
         job.report(job.progress)
 

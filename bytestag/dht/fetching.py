@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX, Config
@@ -32,6 +32,8 @@ NEAR_DONORS = 4
 ROUNDS_MAX = 3
 BUSY_SECONDS = 0.1
 MISTRUST_SECONDS = 30.0
+Take = Callable[[bytes], Awaitable[bool]]
+"""Says whether bytes are those that were wanted, and may keep them."""
 NO_PEER_HINT = "give a --known-node host:port, or check the network"
 NO_HOLDER_HINT = "the publisher must run `bytestag share` until it says that it is safe to leave"
 
@@ -116,8 +118,11 @@ class Fetcher:
         """Whether anybody who serves all that the link names has answered."""
         return bool(self._servers)
 
-    async def fetch(self, wanted: Wanted) -> bytes:
+    async def fetch(self, wanted: Wanted, take: Take | None = None) -> bytes:
         """Return the verified bytes of a value.
+
+        ``take`` is given the bytes and says whether they are right, in place of the comparison
+        that is made otherwise; it may keep them while it has them.
 
         Raises:
             NotFound: peers answered, none holds it.
@@ -127,21 +132,28 @@ class Fetcher:
         """
         if self._has_values:
             value = await self._runtime.offload(self._read_here, wanted)
-            if value is not None:
+            if value is not None and (take is None or await take(value)):
                 return value
         tried: set[bytes] = set()
         errors: list[BytestagError] = []
         async for source in self._candidates(wanted, tried, errors):
             if isinstance(source, bytes):
-                return source
+                if take is None or await take(source):
+                    return source
+                continue
             tried.add(source.contact.id)
             try:
                 value = await self._get(source, wanted)
             except BytestagError as error:
                 errors.append(error)
                 continue
-            self._leave(wanted, value)
-            return value
+            if wanted.is_satisfied_by(value) if take is None else await take(value):
+                self._count(source, value)
+                self._leave(wanted, value)
+                return value
+            self.counts.wrong += 1
+            errors.append(Corrupt(f"{source.contact!r} sent wrong bytes"))
+            self._mistrust(source, errors[-1])
         raise self._failure(wanted, errors)
 
     def _leave(self, wanted: Wanted, value: bytes) -> None:
@@ -286,7 +298,7 @@ class Fetcher:
         return None
 
     async def _get(self, source: _Source, wanted: Wanted) -> bytes:
-        """Get a value from one source and compare it; a liar is not asked again for a while."""
+        """Get what one source says is the value; who fails is not asked again for a while."""
         source.active += 1
         try:
             fetched = await self._get_patiently(source, wanted)
@@ -298,14 +310,11 @@ class Fetcher:
         finally:
             source.active -= 1
             self._freed.set()
-        if not wanted.is_satisfied_by(fetched.value):
-            self.counts.wrong += 1
-            fault = Corrupt(f"{source.contact!r} sent wrong bytes")
-            self._mistrust(source, fault)
-            raise fault
-        self.counts.bytes_received += len(fetched.value)
-        self.counts.by_source[source.contact.id] += len(fetched.value)
-        return fetched.value
+        return bytes(fetched.value)
+
+    def _count(self, source: _Source, value: bytes) -> None:
+        self.counts.bytes_received += len(value)
+        self.counts.by_source[source.contact.id] += len(value)
 
     async def _get_patiently(self, source: _Source, wanted: Wanted) -> Fetched:
         link = await self._network.link_to(source.contact)

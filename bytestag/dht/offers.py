@@ -295,7 +295,7 @@ class OfferHandler:
                     length=record.size,
                     idle_seconds=self._config.transfer_idle_seconds,
                 )
-                return fetched.value
+                return bytes(fetched.value)
             except Busy:
                 await asyncio.sleep(BUSY_SECONDS * (attempt + 1))
         raise Busy("the publisher stayed busy")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from bytestag.config import MANIFEST_INLINE_BYTES_MAX, PART_BYTES
-from bytestag.dht.fetching import Fetcher, Wanted
+from bytestag.dht.fetching import Fetcher, Take, Wanted
 from bytestag.errors import (
     BytestagError,
     Corrupt,
@@ -237,9 +237,10 @@ class Resolver:
             for part in info.list_parts(number, value):
                 yield part
 
-    async def part(self, part: PartEntry) -> bytes:
+    async def part(self, part: PartEntry, take: Take | None = None) -> bytes:
+        """Return a part of a description; for ``take`` see :meth:`Fetcher.fetch`."""
         value = await self.fetcher.fetch(
-            Wanted(KeyBytes(part.sha1), part.sha1, part.blake3, part.size)
+            Wanted(KeyBytes(part.sha1), part.sha1, part.blake3, part.size), take
         )
         if len(value) != part.size:
             raise FormatError("the description lies about the size of a part")

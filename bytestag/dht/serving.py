@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from bytestag.config import HOUR, Config
@@ -19,6 +19,7 @@ from bytestag.dht.caching import PathCache
 from bytestag.dht.comparing import CompareHandler
 from bytestag.dht.offers import OfferHandler
 from bytestag.errors import BytestagError, LocalError, PacketError
+from bytestag.events.batcher import Batcher
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot, SlotFull
 from bytestag.events.tasks import Parent
@@ -26,13 +27,15 @@ from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import RATE_MIN, Link, Request
-from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict
+from bytestag.tables.base import KVPID, Asked, KVPTable, ReadRow, Verdict
 from bytestag.tables.memory_stores import MemoryProviderTable
 from bytestag.tables.providers import ProviderTable
 
 _logger = logging.getLogger(__name__)
 
 SKEW_SECONDS = 2 * HOUR
+READ_AT_ONCE = 8
+"""GETs answered from the tables at one go: 8 MiB at most."""
 
 
 class Serving:
@@ -58,6 +61,7 @@ class Serving:
         self._runtime = runtime
         self.upload_slot = FnTaskSlot(config.upload_slots, config.waiting_slots, parent)
         self._record_slot = FnTaskSlot(4, config.waiting_slots, parent)
+        self._reader = Batcher(self._find, runtime.offload, parent, READ_AT_ONCE)
         self._shares: dict[FnTaskSlot, Counter[KeyBytes]] = {
             self.upload_slot: Counter(),
             self._record_slot: Counter(),
@@ -130,7 +134,7 @@ class Serving:
     # --- GET -------------------------------------------------------------------------------------
 
     async def _serve(self, link: Link, get: m.Get) -> None:
-        found = await self._runtime.offload(self._find, get)
+        found = await self._reader.do(get)
         if link.session.is_closed:
             return
         if found is None:
@@ -157,24 +161,21 @@ class Serving:
             link.session.cancel_upload(get.id)
             link.uploads_done.pop(get.id, None)
 
-    def _find(self, get: m.Get) -> tuple[KVPRecord, bytes, int] | None:
+    def _find(self, gets: Sequence[m.Get]) -> list[ReadRow | None]:
+        """Read what several GETs ask for (any thread)."""
         now = self._runtime.wall()
+        asked = [Asked(KeyBytes(get.key), get.index, get.selector) for get in gets]
+        found = [self._lent(ask, now) for ask in asked]
+        left = [number for number, row in enumerate(found) if row is None]
+        rows = self._table.read_asked([asked[number] for number in left], now)
+        for number, row in zip(left, rows, strict=True):
+            found[number] = row
+        return found
 
-        def is_asked_for(record: KVPRecord) -> bool:
-            is_named = get.index in (None, record.index)
-            return is_named and record.blake3.startswith(get.selector) and record.expires > now
-
-        key = KeyBytes(get.key)
-        for record, value in self._path_cache.lent(key):
-            if is_asked_for(record):
-                return record, value, 0
-        records = [r for r in self._table.records_by_key(key) if is_asked_for(r)]
-        for record in records:
-            try:
-                value = self._table.read_row(record)
-            except KeyError:
-                continue
-            return record, value, len(records) - 1
+    def _lent(self, asked: Asked, now: float) -> ReadRow | None:
+        for record, value in self._path_cache.lent(asked.key):
+            if asked.fits(record) and record.expires > now:
+                return ReadRow(record, value, 0)
         return None
 
     # --- PROVIDE ---------------------------------------------------------------------------------

@@ -7,9 +7,11 @@
 :mod:`.scheduler`    puts events into the reactor at their time
 :mod:`.tasks`        an asyncio task with progress, hooks, and a result for other threads
 :mod:`.slots`        a bounded place to run tasks in
+:mod:`.batcher`      what waits together is done together, off the loop
 ===================  =======================================================================
 """
 
+from bytestag.events.batcher import Batcher
 from bytestag.events.observer import Observer
 from bytestag.events.reactor import EventID, EventQueueFull, EventReactor
 from bytestag.events.runtime import Runtime, system_runtime
@@ -18,6 +20,7 @@ from bytestag.events.slots import FnTaskSlot, SlotFull
 from bytestag.events.tasks import FnTask, Task, TaskStopped
 
 __all__ = [
+    "Batcher",
     "EventID",
     "EventQueueFull",
     "EventReactor",

@@ -20,7 +20,7 @@ from bytestag.network.units import Download
 
 _logger = logging.getLogger(__name__)
 
-GETS_PER_PEER_MAX = 8
+GETS_PER_PEER_MAX = 32
 ANSWERS_QUEUED_MAX = 128
 ANSWERS_UNSENT_MAX = 4096
 RATE_MIN = 4 * 1024
@@ -54,7 +54,7 @@ class Owner(Protocol):
 class Fetched:
     """What a GET brought: bytes that authenticate, not yet compared with any hash."""
 
-    value: bytes
+    value: bytearray
     index: bytes
     blake3: bytes
     size: int
@@ -68,8 +68,9 @@ class _Incoming:
     download: Download
     offset: int
     length: int
-    progressed: asyncio.Event
-    has_failed: bool = False
+    done: asyncio.Future[None]
+    progressed: float = 0.0
+    """When the last unit came, loop seconds."""
 
 
 class Conversation:
@@ -177,7 +178,8 @@ class Link:
             raise RemoteError("the session ended")
         id_ = self._owner.new_id()
         download = self.session.expect_download(id_)
-        incoming = self._incoming[id_] = _Incoming(download, offset, length, asyncio.Event())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        incoming = self._incoming[id_] = _Incoming(download, offset, length, done)
         conversation = self.open(m.Get(id_, download.slot, key, index, selector, offset, length))
         try:
             found = await conversation.next(idle_seconds)
@@ -186,8 +188,7 @@ class Link:
             if not isinstance(found, m.Found):
                 raise RemoteError("the peer answered a GET with something else")
             await self._until_whole(incoming, idle_seconds)
-            value = bytes(download.buffer)
-            return Fetched(value, found.index, found.blake3, found.size, found.others)
+            return Fetched(download.buffer, found.index, found.blake3, found.size, found.others)
         except BaseException:
             if not self.session.is_closed:
                 self.send(m.Cancel(id_))
@@ -198,19 +199,16 @@ class Link:
             self.session.forget_download(download)
 
     async def _until_whole(self, incoming: _Incoming, idle_seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + idle_seconds + incoming.length / RATE_MIN
-        while not incoming.download.is_done:
-            if incoming.has_failed:
-                raise Corrupt("a unit did not authenticate")
-            if self.session.is_closed:
-                raise RemoteError("the session ended during a transfer")
-            incoming.progressed.clear()
-            try:
-                async with asyncio.timeout_at(min(deadline, loop.time() + idle_seconds)):
-                    await incoming.progressed.wait()
-            except TimeoutError:
-                raise Timeout(f"no byte came for {idle_seconds:g} s, or hardly any") from None
+        done, now = incoming.done, self._owner.now
+        incoming.progressed = now()
+        deadline = incoming.progressed + idle_seconds + incoming.length / RATE_MIN
+        while not (done.done() or incoming.download.is_done):
+            until = min(incoming.progressed + idle_seconds, deadline)
+            if now() >= until:
+                raise Timeout(f"no byte came for {idle_seconds:g} s, or hardly any")
+            await asyncio.wait([done], timeout=until - now())
+        if done.done():
+            done.result()
 
     # --- Driven by the owner ----------------------------------------------------------------------
 
@@ -230,9 +228,13 @@ class Link:
 
     def _wake(self, download: Download, *, has_failed: bool = False) -> None:
         incoming = self._incoming.get(download.transfer_id)
-        if incoming is not None:
-            incoming.has_failed |= has_failed
-            incoming.progressed.set()
+        if incoming is None or incoming.done.done():
+            return
+        incoming.progressed = self._owner.now()
+        if has_failed:
+            _fail(incoming.done, Corrupt("a unit did not authenticate"))
+        elif download.is_done:
+            incoming.done.set_result(None)
 
     def upload_ended(self, transfer_id: bytes) -> None:
         """Free the upload's slot, whether it was finished or cancelled."""
@@ -272,7 +274,8 @@ class Link:
         for queue in self._waiting.values():
             queue.put_nowait(None)
         for incoming in self._incoming.values():
-            incoming.progressed.set()
+            if not incoming.done.done():
+                _fail(incoming.done, RemoteError("the session ended during a transfer"))
         for transfer_id in list(self.uploads_done):
             self.upload_ended(transfer_id)
         _logger.debug("x session with %s: %s", self.node_id.base16[:8], reason)
@@ -296,6 +299,11 @@ class Link:
         if now >= self.session.next_deadline():
             self.session.on_timeout(now)
         self._owner.touch(self)
+
+
+def _fail(done: asyncio.Future[None], error: BytestagError) -> None:
+    done.set_exception(error)
+    done.exception()  # whoever waited may be gone
 
 
 def _absence(reason: int) -> BytestagError:

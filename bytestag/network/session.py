@@ -25,6 +25,7 @@ from bytestag.network.units import (
     UNIT_HEAD_BYTES,
     Download,
     Upload,
+    bodies_of_run,
     unit_bytes_for,
 )
 
@@ -231,8 +232,7 @@ class Session:
         """
         if self.is_closed or not self.is_confirmed or address != self.address:
             return False
-        unpack = UNIT_HEAD.unpack_from
-        head, train, index, segment, slot, unit, body = unpack(view)
+        _, train, index, segment, slot, unit, body = UNIT_HEAD.unpack_from(view)
         download = self._downloads.get(slot)
         count = -(-len(view) // stride)
         if (
@@ -243,12 +243,11 @@ class Session:
             or max(index, segment) + count > SEGMENTS_MAX
         ):
             return False
-        for number in range(1, count):
-            expected = (head, train, index + number, segment + number, slot, unit, body)
-            if unpack(view, number * stride) != expected:
-                return False
+        bodies = bodies_of_run(view, stride)
+        if bodies is None:
+            return False
         try:
-            if download.receive_run(unit, segment, body, view, stride):
+            if download.receive_run(unit, segment, body, bodies):
                 self.last_received = now
                 self._events.append(DownloadProgressed(download))
         except PacketError:

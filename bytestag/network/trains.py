@@ -15,7 +15,8 @@ from bytestag.network.frames import UNIT_PAIRS_MAX, Units
 from bytestag.network.handshake import UNIT, header
 from bytestag.network.rtt import Rtt
 from bytestag.network.units import (
-    SEGMENTS_MAX,
+    INDEX_AT,
+    RISING,
     UNIT_HEAD,
     UNIT_HEAD_BYTES,
     UNIT_TAIL,
@@ -26,7 +27,6 @@ from bytestag.network.units import (
 PROBE_SEGMENTS = 2
 TRAINS_REMEMBERED_MAX = 256
 REPEATED_PAIRS = 4
-_INDICES = [bytes((index, index)) for index in range(SEGMENTS_MAX)]
 Segment = tuple[Upload, int, int]
 """Upload, unit, segment."""
 
@@ -227,12 +227,15 @@ class TrainSender:
         """Send a whole unit; its headers differ in two bytes only."""
         body, count, text = sealed.body_bytes, sealed.segments, sealed.ciphertext
         number = self._number(_Train(now, None, upload, unit, (1 << count) - 1, body), count)
-        lead = self._head + number.to_bytes(4, "big")
-        tail = UNIT_TAIL.pack(upload.slot, unit, body)
-        buffers: list[bytes | memoryview] = []
-        for index in range(count):
-            at = index * body
-            buffers += (lead + _INDICES[index] + tail, text[at : at + body])
+        head = self._head + number.to_bytes(4, "big") + bytes(2)
+        block = bytearray((head + UNIT_TAIL.pack(upload.slot, unit, body)) * count)
+        block[INDEX_AT::UNIT_HEAD_BYTES] = block[INDEX_AT + 1 :: UNIT_HEAD_BYTES] = RISING[:count]
+        view = memoryview(block)
+        buffers: list[bytes | memoryview] = [view] * (2 * count)
+        buffers[::2] = [
+            view[i : i + UNIT_HEAD_BYTES] for i in range(0, len(block), UNIT_HEAD_BYTES)
+        ]
+        buffers[1::2] = [text[i : i + body] for i in range(0, len(text), body)]
         return Burst(buffers, UNIT_HEAD_BYTES + body)
 
     def _train(self, now: float, segments: list[Segment], body: int) -> Burst:

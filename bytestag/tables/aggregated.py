@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from bytestag.keys import KeyBytes
-from bytestag.tables.base import KVPID, KVPRecord, KVPTable, Verdict
+from bytestag.tables.base import KVPID, Asked, KVPRecord, KVPTable, ReadRow, Verdict
 
 _LAST_WORDS = (Verdict.HELD, Verdict.EXPIRED, Verdict.TOO_LARGE)
 """Verdicts of the primary that stand, whoever else has the row."""
@@ -86,6 +86,15 @@ class AggregatedKVPTable(KVPTable):
             for number, value in zip(missing, found, strict=True):
                 values[number] = value
         return values
+
+    def read_remembered(self, asked: Sequence[Asked]) -> list[ReadRow | None]:
+        found: list[ReadRow | None] = [None] * len(asked)
+        for table in self._readable:
+            left = [number for number, row in enumerate(found) if row is None]
+            rows = table.read_remembered([asked[number] for number in left])
+            for number, row in zip(left, rows, strict=True):
+                found[number] = row
+        return found
 
     def keys(self) -> Iterator[KVPID]:
         merged = heapq.merge(*(table.keys() for table in self.tables))

@@ -121,6 +121,28 @@ class KVPRecord:
         return self.size + config.RECORD_OVERHEAD_BYTES
 
 
+class Asked(NamedTuple):
+    """What a reader says of the row it wants; ``index`` None and ``selector`` empty are any."""
+
+    key: KeyBytes
+    index: bytes | None  # type: ignore[assignment]  # as in KVPID
+    selector: bytes
+    """The row's BLAKE3, or a prefix of it."""
+
+    def fits(self, record: KVPRecord) -> bool:
+        """Whether a row of the key is one of those that are asked for."""
+        return self.index in (None, record.index) and record.blake3.startswith(self.selector)
+
+
+class ReadRow(NamedTuple):
+    """A row with its verified bytes."""
+
+    record: KVPRecord
+    value: bytes
+    others: int
+    """How many more rows fit what was asked, as far as it was looked."""
+
+
 class KVPTable(ABC):
     """A base class for tables, with the Python idioms.
 
@@ -186,6 +208,41 @@ class KVPTable(ABC):
             except KeyError:
                 values.append(None)
         return values
+
+    def read_asked(self, asked: Sequence[Asked], now: float) -> list[ReadRow | None]:
+        """Return, for each, the oldest row that fits and has time left."""
+        found: list[ReadRow | None] = list(self.read_remembered(asked))
+        left = [number for number, row in enumerate(found) if row is None]
+        if not left:
+            return found
+        rows = self.records_by_keys({asked[number].key for number in left})
+        fitting = {
+            number: [
+                r for r in rows[asked[number].key] if asked[number].fits(r) and r.expires > now
+            ]
+            for number in left
+        }
+        left = [number for number in left if fitting[number]]
+        values = self.read_rows([fitting[number][0] for number in left])
+        for number, value in zip(left, values, strict=True):
+            first, *others = fitting[number]
+            if value is not None:
+                found[number] = ReadRow(first, value, len(others))
+            else:
+                found[number] = self._read_one_of(others)
+        return found
+
+    def _read_one_of(self, records: Sequence[KVPRecord]) -> ReadRow | None:
+        for number, record in enumerate(records):
+            try:
+                return ReadRow(record, self.read_row(record), len(records) - number - 1)
+            except KeyError:
+                continue
+        return None
+
+    def read_remembered(self, asked: Sequence[Asked]) -> Sequence[ReadRow | None]:
+        """Return what :meth:`read_asked` would, of rows whose place is known without a search."""
+        return [None] * len(asked)
 
     def records_between(self, low: int, end: int, limit: int) -> list[KVPRecord]:
         """Return rows whose key, as a number, is in ``low <= key < end``, in key order.

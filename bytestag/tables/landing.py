@@ -12,15 +12,16 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bytestag.errors import LocalError, NoSpace, StorageError
-from bytestag.hashing import Hasher, blake3_hasher, sha1, sha1_hasher
+from bytestag.hashing import blake3, sha1
+from bytestag.models.parts import PartEntry
 from bytestag.models.safe_names import INCOMPLETE_SUFFIX, NAME_BYTES_MAX
+from bytestag.tables.whole_hash import WholeHash
 
-COPY_BYTES = 1024 * 1024
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -146,6 +147,7 @@ class IncompleteFile:
         self._lock = threading.Lock()
         self._users = 0
         self._is_closed = False
+        self._whole: WholeHash | None = None
         self._fd = -1
         try:
             self._fd = self._open()
@@ -187,12 +189,34 @@ class IncompleteFile:
             raise OSError(errno.EEXIST, "the incomplete file is no plain file of its own")
         return fd
 
-    def has(self, offset: int, size: int, sha1: bytes, blake3: bytes) -> bool:
-        """Return whether the bytes at an offset are the right ones already."""
-        if not self.was_there:
+    def expect(self, *, sha1: bytes = b"", blake3: bytes = b"") -> None:
+        """Hash the whole while its parts land; :meth:`matches` will ask for the same hashes."""
+        self._whole = WholeHash(sha1, blake3, self._read)
+
+    def land(self, parts: Sequence[tuple[PartEntry, bytes | None]]) -> list[bool]:
+        """Compare each part with its hash, write it if it fits, and say so; one thread at a time.
+
+        None stands for what may be in its place already. A part that fits its hash, but not its
+        size, is not written. Raises NoSpace or StorageError.
+        """
+        return [self._land(part, value) for part, value in parts]
+
+    def _land(self, part: PartEntry, value: bytes | None) -> bool:
+        is_there = value is None
+        if value is None:
+            value = self._read(part.offset, part.size)
+        if not (blake3(value) == part.blake3 if part.blake3 else sha1(value) == part.sha1):
             return False
+        if len(value) == part.size:
+            if not is_there:
+                self.write(part.offset, value)
+            if self._whole is not None:
+                self._whole.add(part.offset, value)
+        return True
+
+    def _read(self, offset: int, size: int) -> bytes:
         with self._used() as fd:
-            return _digests_fit([os.pread(fd, size, offset)], sha1 if not blake3 else b"", blake3)
+            return os.pread(fd, size, offset)
 
     def write(self, offset: int, part: bytes) -> None:
         """Write a verified part at its place; raises NoSpace or StorageError."""
@@ -207,8 +231,9 @@ class IncompleteFile:
 
     def matches(self, *, sha1: bytes = b"", blake3: bytes = b"") -> bool:
         """Return whether the whole file has these hashes; an empty one is not compared."""
+        whole, self._whole = self._whole or WholeHash(sha1, blake3, self._read), None
         with self._used() as fd:
-            return _matches(fd, self.size, sha1, blake3)
+            return whole.matches(self.size) and os.fstat(fd).st_size == self.size
 
     def finish(self, *, sync: bool) -> None:
         """Give the file its name.
@@ -288,25 +313,8 @@ def check_space(path: Path, needed: int) -> None:
 
 
 def _matches(fd: int, size: int, sha1: bytes, blake3: bytes) -> bool:
-    return _digests_fit(_blocks(fd, size), sha1, blake3) and os.fstat(fd).st_size == size
-
-
-def _digests_fit(blocks: Iterable[bytes], sha1: bytes, blake3: bytes) -> bool:
-    """Return whether these bytes have the hashes that are known."""
-    hashers: list[tuple[Hasher, bytes]] = []
-    if sha1:
-        hashers.append((sha1_hasher(), sha1))
-    if blake3:
-        hashers.append((blake3_hasher(), blake3))
-    for block in blocks:
-        for hasher, _ in hashers:
-            hasher.update(block)
-    return all(hasher.digest() == wanted for hasher, wanted in hashers)
-
-
-def _blocks(fd: int, size: int) -> Iterable[bytes]:
-    for offset in range(0, size, COPY_BYTES):
-        yield os.pread(fd, COPY_BYTES, offset)
+    whole = WholeHash(sha1, blake3, lambda offset, count: os.pread(fd, count, offset))
+    return whole.matches(size) and os.fstat(fd).st_size == size
 
 
 def _is_there(name: str, parent: int) -> bool:

@@ -25,12 +25,7 @@ from bytestag import config
 from bytestag.errors import StorageError, UsageError
 from bytestag.keys import KeyBytes
 from bytestag.tables import shared_queries, shared_rows
-from bytestag.tables.base import (
-    KVPID,
-    KVPRecord,
-    ReadOnlyKVPTable,
-    still_match,
-)
+from bytestag.tables.base import KVPID, Asked, KVPRecord, ReadOnlyKVPTable, ReadRow, still_match
 from bytestag.tables.database_engine import Database
 from bytestag.tables.file_hashing import open_file
 from bytestag.tables.scanning import Progress, Scanner, ScanResult
@@ -41,6 +36,7 @@ from bytestag.tables.schema import (
     shared_paths,
     shared_values,
 )
+from bytestag.tables.shared_places import PLACES_AHEAD, Place, Places, read_places
 
 FILES_PER_JOB = 256
 
@@ -73,6 +69,7 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
         self._wall = wall
         self._scan_locks: dict[int, threading.Lock] = {}
         self._leaving: set[int] = set()
+        self._places = Places()
 
     # --- Shares ----------------------------------------------------------------------------------
 
@@ -231,6 +228,20 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             values.append(value if is_right else None)
         return values
 
+    def read_remembered(self, asked: Sequence[Asked]) -> list[ReadRow | None]:
+        wanted: dict[bytes, list[tuple[int, Place]]] = {}
+        for number, ask in enumerate(asked):
+            place = self._places.get(ask.key)
+            if place is not None and ask.selector and ask.fits(place.record):
+                wanted.setdefault(place.path, []).append((number, place))
+        found: list[ReadRow | None] = [None] * len(asked)
+        for path, places in wanted.items():
+            values = read_places(path, [place for _, place in places])
+            for (number, place), value in zip(places, values, strict=True):
+                if still_match(place.record, value):
+                    found[number] = ReadRow(place.record, value, 0)
+        return found
+
     def keys(self) -> Iterator[KVPID]:
         return (kvpid for kvpid, _same in itertools.groupby(r.kvpid for r in self._records(None)))
 
@@ -290,6 +301,11 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
 
     def _part(self, record: KVPRecord) -> bytes | None:
         """Read a part from the first file that still has it; put aside those that have not."""
+        place = self._places.get(record.index)
+        if place is not None and place.record.blake3 == record.blake3:
+            (value,) = read_places(place.path, [place])
+            if still_match(record, value):
+                return value
         names = {"key": record.index, "blake3": record.blake3, "after": 0}
         while True:
             with self.database.read() as connection:
@@ -303,6 +319,7 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             except OSError:  # too many open files, a disk that is not there: perhaps next time
                 continue
             if still_match(record, value):
+                self._look_ahead(row.id, row.number, path)
                 return value
             try:
                 mark = partial(
@@ -311,6 +328,20 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
                 self._changed(self.database.write(mark), [])
             except StorageError:
                 return None
+
+    def _look_ahead(self, file: int, number: int, path: bytes) -> None:
+        """Remember where the parts lie that follow one in its file."""
+        changes = self._places.changes
+        names = {"file": file, "number": number, "limit": PLACES_AHEAD}
+        with self.database.read() as connection:
+            rows = connection.execute(shared_queries.PARTS_AFTER, names).all()
+        self._places.learn(
+            (
+                Place(shared_queries.to_record(row.sha1, row), path, row.number * config.PART_BYTES)
+                for row in rows
+            ),
+            changes,
+        )
 
     def _records(self, share: int | None) -> Iterator[KVPRecord]:
         with self.database.read() as connection:
@@ -338,6 +369,7 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             return connection.execute(query).scalar_one()
 
     def _changed(self, gone: list[KVPID], added: list[KVPID]) -> None:
+        self._places.clear()
         for kvpid, is_served in shared_rows.still_served(self.database, gone):
             if not is_served:
                 self.value_changed_observer(kvpid, False)

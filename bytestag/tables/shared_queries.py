@@ -115,6 +115,13 @@ PLACE_OF_PART = (
     .order_by(_p.file)
     .limit(1)
 )
+PARTS_AFTER = (
+    sa.select(_p.number, _p.sha1, _p.blake3, _p.size, _f.timestamp)
+    .join(shared_files, _f.id == _p.file)
+    .where(_p.file == sa.bindparam("file"), _p.number > sa.bindparam("number"), _f.is_dirty == 0)
+    .order_by(_p.number)
+    .limit(sa.bindparam("limit"))
+)
 
 
 def to_record(row: Any) -> KVPRecord:

@@ -158,14 +158,15 @@ def test_a_source_is_asked_for_a_few_values_at_one_time():
         )
         fetcher.add_server(contact_)
         most = 0
-        true_find = nodes[0]._serving._find
+        reader = nodes[0]._serving._reader
+        true_find = reader._work
 
-        def find(get):
+        def find(gets):
             nonlocal most
             most = max(most, len(nodes[0].upload_slot.current_tasks))
-            return true_find(get)
+            return true_find(gets)
 
-        nodes[0]._serving._find = find
+        reader._work = find
         found = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
         assert found == list(rows.values())
         assert 1 < most <= GETS_PER_PEER_MAX

@@ -327,7 +327,10 @@ def test_without_authentication_the_tampered_unit_would_be_delivered(monkeypatch
     class Trusting:
         def __init__(self, key):
             self.encrypt = lambda nonce, text, _: bytes(text) + bytes(16)
-            self.decrypt = lambda nonce, text, _: bytes(text[:-16])
+            self.decrypt_into = self._decrypt_into
+
+        def _decrypt_into(self, nonce, text, _, place):
+            place[:] = text[:-16]
 
     monkeypatch.setattr(units, "AESGCM", Trusting)
 

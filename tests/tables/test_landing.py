@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bytestag.errors import NoSpace, StorageError
 from bytestag.hashing import blake3, sha1
+from bytestag.models.parts import PartEntry
 from bytestag.tables import landing
 from bytestag.tables.landing import (
     INCOMPLETE_SUFFIX,
@@ -96,17 +97,38 @@ def test_a_file_that_became_longer_does_not_match(directory, root):
         assert not file.matches(blake3=blake3(WHOLE))
 
 
+def part(number, sha1_=b"", blake3_=b""):
+    return PartEntry(sha1_, blake3_, 1000 * number, 1000)
+
+
 def test_parts_that_are_there_are_recognised_by_the_hash_that_is_known(directory):
     with landing_file(directory, "file") as file:
-        assert not file.has(0, 1000, sha1(bytes(1000)), blake3(bytes(1000)))  # new: not looked at
         file.write(1000, PARTS[1])
     with landing_file(directory, "file") as file:
-        assert file.has(1000, 1000, sha1(PARTS[1]), blake3(PARTS[1]))
-        assert file.has(1000, 1000, sha1(PARTS[1]), b"")
-        assert file.has(1000, 1000, b"", blake3(PARTS[1]))
-        assert not file.has(1000, 1000, sha1(PARTS[2]), b"")
-        assert not file.has(1000, 1000, sha1(PARTS[1]), blake3(PARTS[2]))
-        assert not file.has(2000, 1000, sha1(PARTS[2]), blake3(PARTS[2]))
+        known = [part(1, sha1(PARTS[1]), blake3(PARTS[1])), part(1, sha1(PARTS[1])),
+                 part(1, b"", blake3(PARTS[1]))]  # fmt: skip
+        assert file.land([(entry, None) for entry in known]) == [True] * 3
+        others = [part(1, sha1(PARTS[2])), part(1, sha1(PARTS[1]), blake3(PARTS[2])),
+                  part(2, sha1(PARTS[2]), blake3(PARTS[2]))]  # fmt: skip
+        assert file.land([(entry, None) for entry in others]) == [False] * 3
+
+
+def test_parts_are_written_if_they_fit_and_the_whole_is_hashed_on_the_way(directory, monkeypatch):
+    entries = [part(n, sha1(PARTS[n]), blake3(PARTS[n])) for n in range(4)]
+    with landing_file(directory, "file") as file:
+        file.expect(sha1=sha1(WHOLE), blake3=blake3(WHOLE))
+        wrong = [(entries[0], PARTS[1]), (entries[0], b"")]
+        assert file.land(wrong) == [False, False]
+        assert file.land([(entries[n], PARTS[n]) for n in (2, 0, 0, 3)]) == [True] * 4
+        short = part(1, b"", blake3(b"short"))
+        assert file.land([(short, b"short")]) == [True]  # its hash fits: the description lies
+        assert file.land([(entries[1], PARTS[1])]) == [True]
+        read = []
+        monkeypatch.setattr(landing.os, "pread", lambda *args: read.append(args))
+        assert file.matches(sha1=sha1(WHOLE), blake3=blake3(WHOLE))
+        assert not read
+        monkeypatch.undo()
+        assert file.matches(blake3=blake3(WHOLE))  # as it lies there
 
 
 @pytest.mark.parametrize("found", [b"", b"x", WHOLE + b"more"])
@@ -405,7 +427,8 @@ def test_a_full_disk_keeps_what_was_written_before(directory, root, monkeypatch)
             file.write(2000, PARTS[2])
     monkeypatch.undo()
     with landing_file(directory, "file") as file:
-        has = [file.has(1000 * n, 1000, sha1(p), blake3(p)) for n, p in enumerate(PARTS)]
+        entries = [part(n, sha1(p), blake3(p)) for n, p in enumerate(PARTS)]
+        has = file.land([(entry, None) for entry in entries])
     assert has == [True, True, False, False]
     assert not (root / "file").exists()
 
