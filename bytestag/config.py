@@ -95,7 +95,7 @@ class Config:
     handshake_seconds: float = 3.0
     transfer_idle_seconds: float = 10.0
     """A transfer without a new byte for this long has failed (2012)."""
-    window_bytes: int = 2 * MIB
+    window_bytes: int = 64 * MIB
     """Bytes in flight to one peer; the receiver's advertised burst lowers it."""
     upload_slots: int = 48
     download_slots: int = 32

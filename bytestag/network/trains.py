@@ -11,6 +11,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bytestag.config import TRAIN_SEGMENTS_MAX
+from bytestag.network.congestion import Congestion, Snapshot
 from bytestag.network.frames import UNIT_PAIRS_MAX, Units
 from bytestag.network.handshake import UNIT, header
 from bytestag.network.rtt import Rtt
@@ -25,6 +27,9 @@ from bytestag.network.units import (
 )
 
 PROBE_SEGMENTS = 2
+PROBES_MAX = 3
+GIVEN_UP_MAX = 256
+PATIENCE_MAX = 4.0
 TRAINS_REMEMBERED_MAX = 256
 REPEATED_PAIRS = 4
 Segment = tuple[Upload, int, int]
@@ -33,21 +38,27 @@ Segment = tuple[Upload, int, int]
 
 @dataclass(slots=True)
 class _Train:
-    time: float
     segments: list[Segment] | None
-    """What each index carries; None for a whole unit, whose indices are its segments."""
+    """What each index carries; None for a run of one unit."""
     upload: Upload | None
     unit: int
+    first: int
+    """The segment of the unit that index 0 is, in a run."""
     pending: int
     sizes: int
     """Bytes of a full segment; the last one may be shorter, which the window may ignore."""
+    snapshot: Snapshot
 
-    def lost(self) -> list[Segment]:
+    @property
+    def time(self) -> float:
+        return self.snapshot.sent
+
+    def waiting(self) -> list[Segment]:
         """Return the segments not acknowledged."""
         if self.segments is not None:
             return [self.segments[index] for index in _bits(self.pending)]
         assert self.upload is not None
-        return [(self.upload, self.unit, index) for index in _bits(self.pending)]
+        return [(self.upload, self.unit, self.first + index) for index in _bits(self.pending)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +72,30 @@ class Burst:
 class TrainSender:
     """Everything a session has to send as units."""
 
-    def __init__(self, remote_id: bytes, rtt: Rtt, window_bytes: int) -> None:
+    def __init__(self, remote_id: bytes, rtt: Rtt, congestion: Congestion) -> None:
         self._head = header(remote_id, UNIT)
         self._rtt = rtt
-        self.window_bytes = window_bytes
+        self.congestion = congestion
         self.datagram_bytes = 1200
         self._uploads: OrderedDict[bytes, Upload] = OrderedDict()
         self._trains: OrderedDict[int, _Train] = OrderedDict()
+        self._given_up: OrderedDict[int, float] = OrderedDict()
+        """Trains taken for lost of late, and when they were sent: an acknowledgement that comes all
+        the same says that we were too quick."""
         self._lost: deque[Segment] = deque()
+        self._begun: tuple[Upload, int, SealedUnit, int] | None = None
+        """A unit of which some segments were sent: upload, number, unit, next segment."""
         self._next_train = 0
         self._in_flight = 0
         self._largest_acked_time = 0.0
         self._last_progress = 0.0
+        self._patience = 1.0
+        """By how much more than usual reordering is allowed for."""
         self._finished: list[Upload] = []
         self._loss_at: float | None = None
-        self._probes_left: int | None = None
-        """After a probe time-out: segments that may go before an acknowledgement comes."""
+        self._probes = 0
+        """Probes sent since the last acknowledgement."""
+        self._is_probe_due = False
         self.resent_segments = 0
 
     # --- Commands --------------------------------------------------------------------------------
@@ -109,28 +128,37 @@ class TrainSender:
         for number, bitmap in units.pairs:
             train = self._trains.get(number)
             if train is None:
+                self._regret(number, now)
                 continue
             newly = train.pending & bitmap
             if newly:
                 if largest is None or number > largest[0]:
                     largest = (number, train.time)
-                self._acknowledge(number, train, newly)
+                self._acknowledge(number, train, newly, now)
         if largest is not None:
             self._last_progress = now
-            self._probes_left = None
+            self._probes, self._is_probe_due = 0, False
             if largest[1] >= self._largest_acked_time:
                 self._largest_acked_time = largest[1]
                 self._rtt.sample(max(now - largest[1], 0.0))
+            self.congestion.ack_ended(self._in_flight, now)
             self._detect_loss(now)
 
-    def _acknowledge(self, number: int, train: _Train, newly: int) -> None:
-        self._in_flight -= newly.bit_count() * train.sizes
+    def _regret(self, number: int, now: float) -> None:
+        """If a train was taken for lost and arrived after all, be more patient from now on."""
+        if self._given_up.pop(number, None) is not None:
+            self._patience = min(2 * self._patience, PATIENCE_MAX)
+
+    def _acknowledge(self, number: int, train: _Train, newly: int, now: float) -> None:
+        size = newly.bit_count() * train.sizes
+        self._in_flight -= size
+        self.congestion.acked(size, train.snapshot, now)
         train.pending &= ~newly
         if train.segments is None:
             assert train.upload is not None
-            self._arrived(train.upload, train.unit, newly)
+            self._arrived(train.upload, train.unit, newly << train.first)
         else:
-            for index in _bits(newly):
+            for index in _bits(newly & ((1 << len(train.segments)) - 1)):
                 upload, unit, segment = train.segments[index]
                 self._arrived(upload, unit, 1 << segment)
         if not train.pending:
@@ -142,8 +170,8 @@ class TrainSender:
             self._finished.append(upload)
 
     def _detect_loss(self, now: float) -> None:
-        """Lost is what was sent before something acknowledged, and long enough ago."""
-        wait = self._rtt.smoothed + self._rtt.reordering
+        """Lost is what was sent before something acknowledged, and long enough ago (RFC 8985)."""
+        wait = self._rtt.smoothed + self._rtt.reordering * self._patience
         self._loss_at = None
         for number, train in list(self._trains.items()):
             if train.time >= self._largest_acked_time:
@@ -155,49 +183,93 @@ class TrainSender:
 
     def _declare_lost(self, number: int, train: _Train) -> None:
         del self._trains[number]
-        self._in_flight -= train.pending.bit_count() * train.sizes
-        self._lost.extend(train.lost())
+        self._given_up[number] = train.time
+        if len(self._given_up) > GIVEN_UP_MAX:
+            self._given_up.popitem(last=False)
+        size = train.pending.bit_count() * train.sizes
+        self._in_flight -= size
+        self.congestion.lost(size)
+        self._lost.extend(train.waiting())
 
     # --- Time ------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """Return when :meth:`on_timeout` wants to be called."""
-        if not self._trains:
-            return None
+        """Return when :meth:`on_timeout` wants to be called, or more may be sent."""
+        times = [self._loss_at] if self._loss_at is not None else []
+        has_room = self._in_flight < self.congestion.window_bytes
+        if self._has_more and has_room and not self._probes:
+            times.append(self.congestion.send_at())
+        if self._trains:
+            times.append(self._probe_at())
+        return min(times, default=None)
+
+    def _probe_at(self) -> float:
         newest = next(reversed(self._trains.values())).time
-        probe = max(newest, self._last_progress) + self._rtt.probe_timeout
-        return probe if self._loss_at is None else min(probe, self._loss_at)
+        return max(newest, self._last_progress) + self._rtt.probe_timeout
 
     def on_timeout(self, now: float) -> None:
-        """Find losses; after a probe time-out everything in flight is taken for lost."""
-        self._detect_loss(now)
-        if not self._trains:
+        """Find losses; send a probe where acknowledgements fail to come (RFC 8985, 9002)."""
+        if self._loss_at is not None and now >= self._loss_at:
+            self._detect_loss(now)
+        if not self._trains or now < self._probe_at():
             return
-        newest = next(reversed(self._trains.values())).time
-        if now >= max(newest, self._last_progress) + self._rtt.probe_timeout:
+        self._rtt.back_off()
+        self._last_progress = now
+        self._probes += 1
+        self._is_probe_due = True
+        if self._probes >= PROBES_MAX:  # nothing gets through: begin anew when something does
             for number, train in list(self._trains.items()):
                 self._declare_lost(number, train)
-            self._rtt.back_off()
-            self._last_progress = now
-            self._probes_left = PROBE_SEGMENTS
 
     # --- Sending ---------------------------------------------------------------------------------
 
+    @property
+    def _has_more(self) -> bool:
+        return bool(
+            self._lost or self._begun or any(upload.has_next for upload in self._uploads.values())
+        )
+
     def bursts_to_send(self, now: float) -> Iterator[Burst]:
-        """Yield trains while the window has room; lost segments go first."""
-        if self._probes_left is not None:
-            most, self._probes_left = self._probes_left, 0
-            yield from self._resend(now, most)
+        """Yield trains while window and pace allow; lost segments go first."""
+        if self._probes:
+            if self._is_probe_due:
+                self._is_probe_due = False
+                yield from self._probe(now)
             return
-        while self._in_flight < self.window_bytes:
-            if self._lost:
-                yield from self._resend(now, 16)
-                continue
-            upload = next((u for u in self._uploads.values() if u.has_next), None)
-            if upload is None:
+        congestion = self.congestion
+        while self._in_flight < congestion.window_bytes:
+            if not self._has_more:
+                congestion.limited(self._in_flight)
                 return
-            unit, sealed = upload.seal_next(self.datagram_bytes - UNIT_HEAD_BYTES)
-            yield self._unit_train(now, upload, unit, sealed)
+            if now < congestion.send_at():
+                return
+            most = congestion.segments(self.datagram_bytes, TRAIN_SEGMENTS_MAX)
+            if self._lost:
+                yield from self._resend(now, most)
+            elif (run := self._next_run(most)) is not None:
+                yield self._run_train(now, *run)
+
+    def _probe(self, now: float) -> Iterator[Burst]:
+        """Send the newest segments in flight again, or else something lost: RFC 8985 §7."""
+        if not self._lost and self._trains:
+            self._lost.extend(next(reversed(self._trains.values())).waiting()[-PROBE_SEGMENTS:])
+        yield from self._resend(now, PROBE_SEGMENTS)
+
+    def _next_run(self, most: int) -> tuple[Upload, int, SealedUnit, int, int] | None:
+        """Return the next segments of a unit: upload, number, unit, first segment, how many."""
+        if self._begun is not None:
+            upload, number, sealed, first = self._begun
+            if upload.transfer_id not in self._uploads:  # cancelled
+                self._begun = None
+                return None
+        else:
+            upload = next(u for u in self._uploads.values() if u.has_next)
+            number, sealed = upload.seal_next(self.datagram_bytes - UNIT_HEAD_BYTES)
+            first = 0
+        count = min(most, sealed.segments - first)
+        is_whole = first + count == sealed.segments
+        self._begun = None if is_whole else (upload, number, sealed, first + count)
+        return upload, number, sealed, first, count
 
     def _resend(self, now: float, most: int) -> Iterator[Burst]:
         """Send lost segments again, those of equal size together."""
@@ -213,47 +285,60 @@ class TrainSender:
             self.resent_segments += 1
             is_last = segment == sealed.segments - 1
             if run and sealed.body_bytes != body:
-                yield self._train(now, run, body)
+                yield self._mixed_train(now, run, body)
                 run = []
             run.append((upload, unit, segment))
             body = sealed.body_bytes
             if is_last:  # shorter than the others, so it ends its train
-                yield self._train(now, run, body)
+                yield self._mixed_train(now, run, body)
                 run = []
         if run:
-            yield self._train(now, run, body)
+            yield self._mixed_train(now, run, body)
 
-    def _unit_train(self, now: float, upload: Upload, unit: int, sealed: SealedUnit) -> Burst:
-        """Send a whole unit; its headers differ in two bytes only."""
-        body, count, text = sealed.body_bytes, sealed.segments, sealed.ciphertext
-        number = self._number(_Train(now, None, upload, unit, (1 << count) - 1, body), count)
+    def _run_train(
+        self, now: float, upload: Upload, unit: int, sealed: SealedUnit, first: int, count: int
+    ) -> Burst:
+        """Send segments of one unit that follow each other; their headers differ in two bytes."""
+        size, body = UNIT_HEAD_BYTES, sealed.body_bytes
+        text = sealed.ciphertext[first * body : (first + count) * body]
+        number = self._number(now, count, body, upload=upload, unit=unit, first=first)
         head = self._head + number.to_bytes(4, "big") + bytes(2)
         block = bytearray((head + UNIT_TAIL.pack(upload.slot, unit, body)) * count)
-        block[INDEX_AT::UNIT_HEAD_BYTES] = block[INDEX_AT + 1 :: UNIT_HEAD_BYTES] = RISING[:count]
-        view = memoryview(block)
-        buffers: list[bytes | memoryview] = [view] * (2 * count)
-        buffers[::2] = [
-            view[i : i + UNIT_HEAD_BYTES] for i in range(0, len(block), UNIT_HEAD_BYTES)
-        ]
+        block[INDEX_AT::size] = RISING[:count]
+        block[INDEX_AT + 1 :: size] = RISING[first : first + count]
+        heads = memoryview(block)
+        buffers: list[bytes | memoryview] = [heads] * (2 * count)
+        buffers[::2] = [heads[i : i + size] for i in range(0, len(block), size)]
         buffers[1::2] = [text[i : i + body] for i in range(0, len(text), body)]
-        return Burst(buffers, UNIT_HEAD_BYTES + body)
+        return Burst(buffers, size + body)
 
-    def _train(self, now: float, segments: list[Segment], body: int) -> Burst:
+    def _mixed_train(self, now: float, segments: list[Segment], body: int) -> Burst:
         """Send segments of several units."""
-        pending = (1 << len(segments)) - 1
-        number = self._number(_Train(now, segments, None, 0, pending, body), len(segments))
+        number = self._number(now, len(segments), body, segments)
         buffers: list[bytes | memoryview] = []
         for index, (upload, unit, segment) in enumerate(segments):
             head = UNIT_HEAD.pack(self._head, number, index, segment, upload.slot, unit, body)
             buffers += (head, upload.units[unit].segment(segment))
         return Burst(buffers, UNIT_HEAD_BYTES + body)
 
-    def _number(self, train: _Train, count: int) -> int:
-        """Remember a train; return its number."""
+    def _number(
+        self,
+        now: float,
+        count: int,
+        body: int,
+        segments: list[Segment] | None = None,
+        *,
+        upload: Upload | None = None,
+        unit: int = 0,
+        first: int = 0,
+    ) -> int:
+        """Remember a train that goes now; return its number."""
         number = self._next_train
         self._next_train += 1
-        self._trains[number] = train
-        self._in_flight += count * train.sizes
+        snapshot = self.congestion.sent(count * body, self._in_flight, now)
+        pending = (1 << count) - 1
+        self._trains[number] = _Train(segments, upload, unit, first, pending, body, snapshot)
+        self._in_flight += count * body
         return number
 
 

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bytestag.errors import PacketError
@@ -70,6 +70,7 @@ def test_a_transfer_is_whole_under_any_loss_order_and_duplication(wire, size, wi
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(wires, st.lists(st.integers(0, 70_400), min_size=1, max_size=30))
+@example(Wire(seed=86490, loss=0.4, duplication=0.1, delay=0.0, jitter=0.3), [8, 4569, 6849, 51309])
 def test_every_message_arrives_exactly_once_under_any_loss_order_and_duplication(wire, sizes):
     pair = Lenient(wire)
     sent = [bytes([n]) * max(size, 1) for n, size in enumerate(sizes)]
@@ -115,10 +116,16 @@ def test_little_more_than_the_loss_is_resent():
 
 
 def test_the_window_bounds_what_is_in_flight():
-    pair = confirmed(window_bytes=100_000)
-    transfer(pair, bytes(2**20))
-    sent = sum(len(b"".join(burst.buffers)) for burst, _ in pair.bob.bursts_to_send(pair.now))
-    assert 100_000 <= sent < 100_000 + 70_000
+    pair = confirmed(Wire(delay=0.05), window_bytes=100_000)
+    download = transfer(pair, bytes(2**22))
+    in_flight = []
+
+    def is_done():
+        in_flight.append(pair.bob._sender._in_flight)
+        return download.is_done
+
+    assert pair.drive(is_done)
+    assert 100_000 <= max(in_flight) < 100_000 + 65_536
 
 
 def test_a_dead_peer_gets_a_trickle_of_probes_and_not_a_storm():

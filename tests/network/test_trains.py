@@ -2,6 +2,7 @@
 
 import pytest
 
+from bytestag.network.congestion import Snapshot
 from bytestag.network.frames import UNIT_PAIRS_MAX, Units
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import (
@@ -16,10 +17,25 @@ from bytestag.network.units import UNIT_HEAD, Upload, unit_bytes_for
 UNIT_BYTES = unit_bytes_for(1200)
 
 
+class Open:
+    """A path that takes what a window allows, at once."""
+
+    def __init__(self, window_bytes):
+        self.window_bytes = window_bytes
+        self.segments = lambda size, most: most
+        self.acked = self.lost = self.ack_ended = self.limited = lambda *args: None
+
+    def send_at(self):
+        return 0.0
+
+    def sent(self, size, in_flight, now):
+        return Snapshot(now, 0, 0.0, 0.0, False)
+
+
 def sender(value_bytes=10 * UNIT_BYTES, window_bytes=10**9, rtt=0.1):
     estimator = Rtt()
     estimator.sample(rtt)
-    made = TrainSender(bytes(8), estimator, window_bytes)
+    made = TrainSender(bytes(8), estimator, Open(window_bytes))
     upload = Upload(bytes(20), 5, memoryview(bytes(value_bytes)), bytes(32), UNIT_BYTES)
     made.add(upload)
     return made, upload
@@ -71,7 +87,7 @@ def test_everything_acknowledged_finishes_the_upload_once():
 def test_what_a_later_train_overtook_is_lost_after_a_quarter_of_an_rtt_and_only_that_goes_again():
     made, _ = sender(3 * UNIT_BYTES, window_bytes=1)  # one train at a time
     assert len(sent(made, 0.0)) == 44
-    made.window_bytes = 10**9
+    made.congestion.window_bytes = 10**9
     assert len(sent(made, 0.05)) == 88
     made.receive_units(Units(((0, 2**44 - 1 - 0b101), (1, 2**44 - 1))), 0.12)
     assert sent(made, 0.12) == []  # too early to tell loss from reordering
@@ -112,6 +128,55 @@ def test_acknowledgements_of_trains_never_sent_or_sent_before_change_nothing():
     made.receive_units(acked(0), 0.1)
     made.receive_units(acked(0), 0.2)
     assert made.resent_segments == 0
+
+
+def test_a_probe_that_is_answered_shows_what_was_lost_before():
+    made, _ = sender(2 * UNIT_BYTES)
+    sent(made, 0.0)
+    probe_at = made.next_deadline()
+    made.on_timeout(probe_at)
+    assert sent(made, probe_at) == [(2, 0, 42, 1), (2, 1, 43, 1)]  # the newest
+    made.receive_units(acked(2), probe_at + 0.1)
+    again = sent(made, probe_at + 0.1)
+    assert [(unit, segment) for *_, segment, unit in again] == [
+        *((0, segment) for segment in range(44)),
+        *((1, segment) for segment in range(42)),
+    ]
+
+
+def test_what_was_taken_for_lost_too_soon_makes_patient():
+    made, _ = sender(3 * UNIT_BYTES, window_bytes=1)
+    sent(made, 0.0)
+    made.congestion.window_bytes = 10**9
+    sent(made, 0.01)
+    made.receive_units(acked(1), 0.12)
+    made.on_timeout(0.2)
+    assert sent(made, 0.2)[0] == (3, 0, 0, 0)
+    made.receive_units(acked(0), 0.21)  # it was only late
+    made.add(Upload(bytes([1]) * 20, 6, memoryview(bytes(10)), bytes(32), UNIT_BYTES))
+    sent(made, 0.22)
+    made.receive_units(acked(2), 0.23)
+    assert made._patience == 2.0
+
+
+def test_a_slow_path_gets_a_unit_in_pieces():
+    made, upload = sender(UNIT_BYTES)
+    made.congestion.segments = lambda size, most: 10
+    first = list(made.bursts_to_send(0.0))
+    assert [heads(burst)[0] for burst in first] == [
+        (0, 0, 0, 0), (1, 0, 10, 0), (2, 0, 20, 0), (3, 0, 30, 0), (4, 0, 40, 0)
+    ]  # fmt: skip
+    assert [len(heads(burst)) for burst in first] == [10, 10, 10, 10, 4]
+    made.receive_units(acked(*range(5)), 0.1)
+    assert upload.is_done
+
+
+def test_a_unit_whose_upload_is_cancelled_halfway_is_not_sent_on():
+    made, upload = sender(UNIT_BYTES)
+    made.congestion.segments = lambda size, most: 10
+    next(made.bursts_to_send(0.0))
+    made.cancel(upload.transfer_id)
+    assert sent(made, 0.0) == []
 
 
 def test_a_cancelled_upload_is_not_sent_again():

@@ -17,6 +17,7 @@ from bytestag.crypto.providers import keys_digest, make_provider_record, make_re
 from bytestag.hashing import blake3, blake3_keyed, sha1
 from bytestag.keys import KeyBytes
 from bytestag.network import frames, messages, packets
+from bytestag.network.congestion import Congestion
 from bytestag.network.control import ControlChannel
 from bytestag.network.handshake import Initiator, Responder
 from bytestag.network.rtt import Rtt
@@ -196,7 +197,7 @@ def session_datagrams(ours: Any, theirs: Any) -> Iterator[Vector]:
         yield vector(f"CONTROL {name}", channel.seal(frame), counter=counter, plaintext=text)
     yield vector("CONTROL PING padded", channel.ping(80, 0.0)[1], counter=len(names))
     value = bytes(i % 251 for i in range(UNIT_BYTES + 300))
-    sender = TrainSender(theirs.remote_id, Rtt(), 2**20)
+    sender = TrainSender(theirs.remote_id, Rtt(), Congestion(2**20))
     sender.datagram_bytes = BODY_BYTES + 24
     sender.add(Upload(ID, 3, memoryview(value), theirs.send_key, UNIT_BYTES))
     for train, burst in enumerate(sender.bursts_to_send(0.0)):
