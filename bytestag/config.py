@@ -97,8 +97,8 @@ class Config:
     """A transfer without a new byte for this long has failed (2012)."""
     window_bytes: int = 64 * MIB
     """Bytes in flight to one peer; the receiver's advertised burst lowers it."""
-    upload_slots: int = 48
-    download_slots: int = 32
+    upload_slots: int = 160
+    download_slots: int = 128
     incoming_slots: int = 16
     """Values fetched because a stranger offered them: apart, so that ours never wait for theirs."""
     waiting_slots: int = 64

@@ -364,6 +364,7 @@ class Downloader:
                 async for part in self._resolver.parts(info):
                     if tasks.error is not None:
                         break
+                    await self._fetcher.room()
                     tasks.add(await self._slot.add(self._land_part, file, landing, part, job))
                 await tasks.wait()
             except BytestagError as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,12 +16,13 @@ from bytestag.dht.caching import PathCache
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
+from bytestag.dht.source import GETS_AT_FIRST, Source
 from bytestag.errors import BytestagError, Corrupt, NotFound, Timeout, Unreachable
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent, Task
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
-from bytestag.network.links import GETS_PER_PEER_MAX, Busy, Fetched
+from bytestag.network.links import Busy, Fetched, Link
 from bytestag.network.packets import Held
 from bytestag.tables.base import KVPTable
 
@@ -60,15 +61,6 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class _Source:
-    contact: Contact
-    active: int = 0
-    mistrusted_until: float = 0.0
-    fault: BytestagError | None = None
-    """Why it is mistrusted."""
-
-
-@dataclass(slots=True)
 class FetchCounts:
     """What a fetch did, for progress and for what an error says."""
 
@@ -97,10 +89,12 @@ class Fetcher:
         self._has_values = len(table) > 0
         self._config = config
         self._runtime = runtime
-        self._sources: dict[bytes, _Source] = {}
+        self._sources: dict[bytes, Source] = {}
         self._servers: dict[bytes, None] = {}
         self._regions = RegionMap()
         self._freed = asyncio.Event()
+        self._fetching = 0
+        self._line: deque[asyncio.Future[None]] = deque()
         self._parent = parent
         self._path_cache = path_cache
         self._looked_up: dict[KeyBytes, Sources] = {}
@@ -118,6 +112,29 @@ class Fetcher:
         """Whether anybody who serves all that the link names has answered."""
         return bool(self._servers)
 
+    async def room(self) -> None:
+        """Wait, in line, until one more value would keep no other waiting at the servers."""
+        while self._fetching >= self._most:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._line.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._let_next_in()  # the turn came together with the cancellation
+                raise
+
+    @property
+    def _most(self) -> int:
+        return max(GETS_AT_FIRST, sum(source.most for source in self._usable(self._servers)))
+
+    def _let_next_in(self) -> None:
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
     async def fetch(self, wanted: Wanted, take: Take | None = None) -> bytes:
         """Return the verified bytes of a value.
 
@@ -130,6 +147,14 @@ class Fetcher:
             Timeout: holders are known, but none delivered.
             Corrupt: holders delivered, but only wrong bytes.
         """
+        self._fetching += 1
+        try:
+            return await self._fetch(wanted, take)
+        finally:
+            self._fetching -= 1
+            self._let_next_in()
+
+    async def _fetch(self, wanted: Wanted, take: Take | None) -> bytes:
         if self._has_values:
             value = await self._runtime.offload(self._read_here, wanted)
             if value is not None and (take is None or await take(value)):
@@ -213,7 +238,7 @@ class Fetcher:
 
     async def _candidates(
         self, wanted: Wanted, tried: set[bytes], errors: list[BytestagError]
-    ) -> AsyncIterator[_Source | bytes]:
+    ) -> AsyncIterator[Source | bytes]:
         """Yield sources to try: servers, donors near the key, then whom a look-up names.
 
         A small value that came inside a reply and fits is yielded itself.
@@ -254,14 +279,14 @@ class Fetcher:
                 if len(self._servers) == before:
                     return
 
-    async def _servers_with_room(self, tried: set[bytes]) -> AsyncIterator[_Source]:
+    async def _servers_with_room(self, tried: set[bytes]) -> AsyncIterator[Source]:
         """Yield servers, the least busy first; wait a moment if all are at their limit."""
         while True:
             left = [s for s in self._usable(self._servers) if s.contact.id not in tried]
             if not left:
                 return
             source = min(left, key=lambda s: s.active)
-            if source.active >= GETS_PER_PEER_MAX:
+            if source.active >= source.most:
                 self._freed.clear()
                 try:
                     async with asyncio.timeout(OVERTAKE_SECONDS):
@@ -271,19 +296,19 @@ class Fetcher:
                 continue
             yield source
 
-    def _by_load(self, contacts: Iterable[Contact], tried: set[bytes]) -> list[_Source]:
+    def _by_load(self, contacts: Iterable[Contact], tried: set[bytes]) -> list[Source]:
         sources = [self._source(c) for c in contacts if c.id not in tried]
         usable = [s for s in sources if s.mistrusted_until <= self._runtime.monotonic()]
         return sorted(usable, key=lambda s: s.active)
 
-    def _usable(self, ids: Iterable[bytes]) -> list[_Source]:
+    def _usable(self, ids: Iterable[bytes]) -> list[Source]:
         now = self._runtime.monotonic()
         return [s for id_ in ids if (s := self._sources[id_]).mistrusted_until <= now]
 
-    def _source(self, contact: Contact) -> _Source:
+    def _source(self, contact: Contact) -> Source:
         source = self._sources.get(contact.id)
         if source is None:
-            source = self._sources[contact.id] = _Source(contact)
+            source = self._sources[contact.id] = Source(contact)
         return source
 
     # --- Getting ---------------------------------------------------------------------------------
@@ -297,11 +322,13 @@ class Fetcher:
                     continue
         return None
 
-    async def _get(self, source: _Source, wanted: Wanted) -> bytes:
+    async def _get(self, source: Source, wanted: Wanted) -> bytes:
         """Get what one source says is the value; who fails is not asked again for a while."""
         source.active += 1
+        began = self._runtime.monotonic()
         try:
-            fetched = await self._get_patiently(source, wanted)
+            link = await self._network.link_to(source.contact)
+            fetched = await self._get_patiently(link, wanted)
         except (NotFound, Busy):
             raise
         except BytestagError as error:
@@ -310,14 +337,15 @@ class Fetcher:
         finally:
             source.active -= 1
             self._freed.set()
+        if len(fetched.value) > INLINE_VALUE_BYTES_MAX:
+            source.learn(self._runtime.monotonic() - began, link.session.rtt_seconds)
         return bytes(fetched.value)
 
-    def _count(self, source: _Source, value: bytes) -> None:
+    def _count(self, source: Source, value: bytes) -> None:
         self.counts.bytes_received += len(value)
         self.counts.by_source[source.contact.id] += len(value)
 
-    async def _get_patiently(self, source: _Source, wanted: Wanted) -> Fetched:
-        link = await self._network.link_to(source.contact)
+    async def _get_patiently(self, link: Link, wanted: Wanted) -> Fetched:
         for attempt in range(ROUNDS_MAX):
             try:
                 return await link.get(
@@ -331,7 +359,7 @@ class Fetcher:
                 await asyncio.sleep(BUSY_SECONDS * (attempt + 1))
         raise Busy("the holder stayed busy")
 
-    def _mistrust(self, source: _Source, fault: BytestagError) -> None:
+    def _mistrust(self, source: Source, fault: BytestagError) -> None:
         source.fault = fault
         source.mistrusted_until = self._runtime.monotonic() + MISTRUST_SECONDS
 

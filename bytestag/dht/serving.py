@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from bytestag.config import HOUR, Config
+from bytestag.config import HOUR, PART_BYTES, Config
 from bytestag.crypto.identity import pack_address
 from bytestag.crypto.providers import keys_digest, read_provider_record
 from bytestag.dht.caching import PathCache
@@ -66,7 +66,7 @@ class Serving:
             self.upload_slot: Counter(),
             self._record_slot: Counter(),
         }
-        """How many places each peer has, running and waiting."""
+        """How many places each peer has, running and waiting; a large value takes several."""
         self.counters: Counter[str] = Counter()
 
     @property
@@ -105,19 +105,22 @@ class Serving:
     ) -> None:
         """Run a request in a slot, unless its asker has most of the places already."""
         share = self._shares[slot]
+        places = -(-request.length // PART_BYTES) or 1 if isinstance(request, m.Get) else 1
         try:
-            if share[link.node_id] >= max(slot.max_size * 3 // 4, 1):
+            if share[link.node_id] + places > max(slot.max_size * 3 // 4, places):
                 raise SlotFull("the peer has its share of the slot")
+            if share.total() + places > slot.max_size + slot.waiting_max:
+                raise SlotFull("all values together would take too much memory")
             task = slot.add_no_block(work, link, request)
         except LocalError:  # full, or the node is closing
             self.counters["busy"] += 1
             self._refuse(link, request)
             return
-        share[link.node_id] += 1
-        task.observer.register(lambda _: self._give_back(share, link.node_id))
+        share[link.node_id] += places
+        task.observer.register(lambda _: self._give_back(share, link.node_id, places))
 
-    def _give_back(self, share: Counter[KeyBytes], node_id: KeyBytes) -> None:
-        share[node_id] -= 1
+    def _give_back(self, share: Counter[KeyBytes], node_id: KeyBytes, places: int) -> None:
+        share[node_id] -= places
         if not share[node_id]:
             del share[node_id]
 
@@ -150,11 +153,13 @@ class Serving:
         ended = asyncio.Event()
         link.uploads_done[get.id] = ended.set
         link.session.upload(get.id, get.slot, part, unit_bytes)
+        size = len(part)
+        del found, value, part  # the upload has them for as long as it needs them
         try:
-            seconds = self._config.transfer_idle_seconds + len(part) / RATE_MIN
+            seconds = self._config.transfer_idle_seconds + size / RATE_MIN
             async with asyncio.timeout(seconds):
                 await ended.wait()
-            self.counters["bytes uploaded"] += len(part)
+            self.counters["bytes uploaded"] += size
         except TimeoutError:
             self.counters["uploads given up"] += 1
         finally:

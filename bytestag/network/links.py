@@ -20,7 +20,7 @@ from bytestag.network.units import Download
 
 _logger = logging.getLogger(__name__)
 
-GETS_PER_PEER_MAX = 32
+GETS_PER_PEER_MAX = 112
 ANSWERS_QUEUED_MAX = 128
 ANSWERS_UNSENT_MAX = 4096
 RATE_MIN = 4 * 1024

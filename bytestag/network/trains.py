@@ -78,6 +78,8 @@ class TrainSender:
         self.congestion = congestion
         self.datagram_bytes = 1200
         self._uploads: OrderedDict[bytes, Upload] = OrderedDict()
+        self._unsent: deque[Upload] = deque()
+        """Those with units that never went, in order; some may be cancelled."""
         self._trains: OrderedDict[int, _Train] = OrderedDict()
         self._given_up: OrderedDict[int, float] = OrderedDict()
         """Trains taken for lost of late, and when they were sent: an acknowledgement that comes all
@@ -106,6 +108,7 @@ class TrainSender:
             self._finished.append(upload)
         else:
             self._uploads[upload.transfer_id] = upload
+            self._unsent.append(upload)
 
     def cancel(self, transfer_id: bytes) -> None:
         """Forget an upload; what is in flight of it is not sent again."""
@@ -225,9 +228,10 @@ class TrainSender:
 
     @property
     def _has_more(self) -> bool:
-        return bool(
-            self._lost or self._begun or any(upload.has_next for upload in self._uploads.values())
-        )
+        unsent = self._unsent
+        while unsent and not (unsent[0].has_next and unsent[0].transfer_id in self._uploads):
+            unsent.popleft()
+        return bool(self._lost or self._begun or unsent)
 
     def bursts_to_send(self, now: float) -> Iterator[Burst]:
         """Yield trains while window and pace allow; lost segments go first."""
@@ -263,7 +267,7 @@ class TrainSender:
                 self._begun = None
                 return None
         else:
-            upload = next(u for u in self._uploads.values() if u.has_next)
+            upload = self._unsent[0]
             number, sealed = upload.seal_next(self.datagram_bytes - UNIT_HEAD_BYTES)
             first = 0
         count = min(most, sealed.segments - first)

@@ -117,6 +117,8 @@ class Upload:
         sealed.pending = (1 << sealed.segments) - 1
         self.units[number] = sealed
         self.next_unit += 1
+        if not self.has_next:
+            self._plain = memoryview(b"")  # the ciphertext is kept, that is enough
         return number, sealed
 
     def acknowledge(self, unit: int, segments: int) -> None:

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from bytestag.dht.fetching import GETS_PER_PEER_MAX, MISTRUST_SECONDS, Fetcher, Wanted
+from bytestag.dht.fetching import MISTRUST_SECONDS, Fetcher, Wanted
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
+from bytestag.network.links import GETS_PER_PEER_MAX
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from tests.dht.helpers import Cluster, add_values, content, get_nothing, own, serve

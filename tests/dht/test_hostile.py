@@ -77,7 +77,7 @@ def test_one_peer_gets_three_quarters_of_the_upload_slot_and_leaves_room_for_oth
             add_values(holder, rows)
             link = await link_between(thief, holder)
             thief.sessions.datagram_received = lambda datagram, address: None  # takes, never acks
-            for number in range(80):
+            for number in range(200):
                 get = m.Get(number.to_bytes(20, "big"), number, kvpid.key, None, b"", 0, 200_000)
                 link.send(get)
             await asyncio.sleep(1)
@@ -87,6 +87,25 @@ def test_one_peer_gets_three_quarters_of_the_upload_slot_and_leaves_room_for_oth
             async with asyncio.timeout(5):
                 fetched = await honest.get(kvpid.key, length=200_000, idle_seconds=5)
             assert fetched.value == value
+
+    run(main, conditions=CALM)
+
+
+def test_large_values_take_more_of_the_upload_slot():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief = await cluster.start(), await cluster.start()
+            rows = values(1, size=2**20)
+            (kvpid,) = rows
+            add_values(holder, rows)
+            link = await link_between(thief, holder)
+            thief.sessions.datagram_received = lambda datagram, address: None
+            for number in range(60):
+                link.send(m.Get(number.to_bytes(20, "big"), number, kvpid.key, None, b"", 0, 2**20))
+            await asyncio.sleep(1)
+            assert (
+                len(holder.upload_slot.current_tasks) == holder.upload_slot.max_size * 3 // 4 // 4
+            )
 
     run(main, conditions=CALM)
 
