@@ -16,7 +16,8 @@ from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import INCOMPLETE_SUFFIX, check_tree
 from bytestag.store.content import Content, ContentStore
 from bytestag.store.copying import hash_path
-from bytestag.tables.landing import COPY_BYTES, LandingDirectory
+from bytestag.tables.landing import LandingDirectory
+from bytestag.tables.whole_hash import COPY_BYTES
 from bytestag.uri import Link
 
 Names = tuple[str, ...]

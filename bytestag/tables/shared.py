@@ -337,7 +337,7 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             rows = connection.execute(shared_queries.PARTS_AFTER, names).all()
         self._places.learn(
             (
-                Place(shared_queries.to_record(row.sha1, row), path, row.number * config.PART_BYTES)
+                Place(shared_queries.to_record(row[:5]), path, row.number * config.PART_BYTES)
                 for row in rows
             ),
             changes,

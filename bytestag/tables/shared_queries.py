@@ -116,7 +116,7 @@ PLACE_OF_PART = (
     .limit(1)
 )
 PARTS_AFTER = (
-    sa.select(_p.number, _p.sha1, _p.blake3, _p.size, _f.timestamp)
+    sa.select(_p.sha1.label("key"), _p.sha1, _p.blake3, _p.size, _f.timestamp, _p.number)
     .join(shared_files, _f.id == _p.file)
     .where(_p.file == sa.bindparam("file"), _p.number > sa.bindparam("number"), _f.is_dirty == 0)
     .order_by(_p.number)

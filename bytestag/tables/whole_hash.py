@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bytestag.hashing import Hasher, blake3_hasher, sha1_hasher
 
-BLOCK_BYTES = 1024 * 1024
+COPY_BYTES = 1024 * 1024
 
 
 class WholeHash:
@@ -38,7 +38,7 @@ class WholeHash:
     def matches(self, size: int) -> bool:
         """Return whether a whole file of ``size`` bytes has the hashes; to be asked once."""
         while self._position < size:
-            block = self._read(self._position, min(BLOCK_BYTES, size - self._position))
+            block = self._read(self._position, min(COPY_BYTES, size - self._position))
             if not block:
                 return False
             self._update(block)
