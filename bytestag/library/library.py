@@ -276,6 +276,7 @@ class Library:
         except NotFound:
             content = self._fetch(link, report)
             if link.path:
+                self._directory(link)
                 content = self.locate(link)  # as the directory says that it is
         report(content.size, content.size, 0)
         if dest is None:

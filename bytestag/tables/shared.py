@@ -8,6 +8,7 @@ until the next scan hashes it again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import itertools
@@ -39,6 +40,7 @@ from bytestag.tables.schema import (
 from bytestag.tables.shared_places import PLACES_AHEAD, Place, Places, read_places
 
 FILES_PER_JOB = 256
+_Changed = tuple[int, bytes, bytes]  # a file's row, SHA-1 and BLAKE3 of a part it has no longer
 
 _f, _p, _v = shared_files.c, shared_parts.c, shared_values.c
 
@@ -207,7 +209,9 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
         raise KeyError(kvpid)
 
     def read_row(self, record: KVPRecord) -> bytes:
-        value = self._part(record) if record.key == record.index else None
+        changed: list[_Changed] = []
+        value = self._part(record, changed) if record.key == record.index else None
+        self._put_aside(changed)
         if value is None:
             value = self._value(record)
         if value is None:
@@ -220,12 +224,15 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             found = connection.execute(shared_queries.BLOBS, hashes).all()
         blobs = {row.blake3: row.value for row in found}
         values: list[bytes | None] = []
+        changed: list[_Changed] = []
         for record in records:
             value = blobs.get(record.blake3)
+            if value is not None and not still_match(record, value):
+                value = None
             if value is None and record.key == record.index:
-                value = self._part(record)
-            is_right = value is not None and still_match(record, value)
-            values.append(value if is_right else None)
+                value = self._part(record, changed)
+            values.append(value)
+        self._put_aside(changed)
         return values
 
     def read_remembered(self, asked: Sequence[Asked]) -> list[ReadRow | None]:
@@ -299,8 +306,8 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             value: bytes | None = connection.execute(query).scalar()
         return value if value is not None and still_match(record, value) else None
 
-    def _part(self, record: KVPRecord) -> bytes | None:
-        """Read a part from the first file that still has it; put aside those that have not."""
+    def _part(self, record: KVPRecord, changed: list[_Changed]) -> bytes | None:
+        """Read a part from the first file that still has it; name those that have not."""
         place = self._places.get(record.index)
         if place is not None and place.record.blake3 == record.blake3:
             (value,) = read_places(place.path, [place])
@@ -321,13 +328,14 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             if still_match(record, value):
                 self._look_ahead(row.id, row.number, path)
                 return value
-            try:
-                mark = partial(
-                    shared_rows.mark_dirty, file=row.id, sha1_=record.index, blake3_=record.blake3
-                )
+            changed.append((row.id, record.index, record.blake3))
+
+    def _put_aside(self, changed: Iterable[_Changed]) -> None:
+        """Serve no more of files that changed, until they are scanned."""
+        for file, sha1_, blake3_ in changed:
+            mark = partial(shared_rows.mark_dirty, file=file, sha1_=sha1_, blake3_=blake3_)
+            with contextlib.suppress(StorageError):
                 self._changed(self.database.write(mark), [])
-            except StorageError:
-                return None
 
     def _look_ahead(self, file: int, number: int, path: bytes) -> None:
         """Remember where the parts lie that follow one in its file."""
