@@ -30,6 +30,8 @@ PROBE_SEGMENTS = 2
 PROBES_MAX = 3
 GIVEN_UP_MAX = 256
 PATIENCE_MAX = 4.0
+BYTES_AT_ONCE = 2 * 1024 * 1024
+"""What one wake-up sends to a peer, however fast it seems to be; then it is the others' turn."""
 TRAINS_REMEMBERED_MAX = 256
 REPEATED_PAIRS = 4
 Segment = tuple[Upload, int, int]
@@ -78,8 +80,8 @@ class TrainSender:
         self.congestion = congestion
         self.datagram_bytes = 1200
         self._uploads: OrderedDict[bytes, Upload] = OrderedDict()
-        self._unsent: deque[Upload] = deque()
-        """Those with units that never went, in order; some may be cancelled."""
+        self._unsent: OrderedDict[bytes, Upload] = OrderedDict()
+        """Those with units that were not begun, in order."""
         self._trains: OrderedDict[int, _Train] = OrderedDict()
         self._given_up: OrderedDict[int, float] = OrderedDict()
         """Trains taken for lost of late, and when they were sent: an acknowledgement that comes all
@@ -108,11 +110,17 @@ class TrainSender:
             self._finished.append(upload)
         else:
             self._uploads[upload.transfer_id] = upload
-            self._unsent.append(upload)
+            self._unsent[upload.transfer_id] = upload
 
     def cancel(self, transfer_id: bytes) -> None:
         """Forget an upload; what is in flight of it is not sent again."""
-        self._uploads.pop(transfer_id, None)
+        upload = self._uploads.pop(transfer_id, None)
+        if upload is None:
+            return
+        self._unsent.pop(transfer_id, None)
+        if self._begun is not None and self._begun[0] is upload:
+            self._begun = None
+        upload.forget()
 
     def take_finished(self) -> list[Upload]:
         """Return the uploads whose every segment was acknowledged."""
@@ -228,20 +236,19 @@ class TrainSender:
 
     @property
     def _has_more(self) -> bool:
-        unsent = self._unsent
-        while unsent and not (unsent[0].has_next and unsent[0].transfer_id in self._uploads):
-            unsent.popleft()
-        return bool(self._lost or self._begun or unsent)
+        return bool(self._lost or self._begun or self._unsent)
 
     def bursts_to_send(self, now: float) -> Iterator[Burst]:
         """Yield trains while window and pace allow; lost segments go first."""
-        if self._probes:
-            if self._is_probe_due:
-                self._is_probe_due = False
-                yield from self._probe(now)
+        if self._is_probe_due:
+            self._is_probe_due = False
+            yield from self._probe(now)
+        if self._probes and self._trains:
             return
+        self._probes = 0  # of what was not answered nothing is wanted any more
         congestion = self.congestion
-        while self._in_flight < congestion.window_bytes:
+        end = self._in_flight + BYTES_AT_ONCE
+        while self._in_flight < min(congestion.window_bytes, end):
             if not self._has_more:
                 congestion.limited(self._in_flight)
                 return
@@ -250,26 +257,28 @@ class TrainSender:
             most = congestion.segments(self.datagram_bytes, TRAIN_SEGMENTS_MAX)
             if self._lost:
                 yield from self._resend(now, most)
-            elif (run := self._next_run(most)) is not None:
-                yield self._run_train(now, *run)
+            else:
+                yield self._run_train(now, *self._next_run(most))
 
     def _probe(self, now: float) -> Iterator[Burst]:
-        """Send the newest segments in flight again, or else something lost: RFC 8985 §7."""
+        """Send the newest segments in flight again, or something lost, or new: RFC 8985 §7."""
         if not self._lost and self._trains:
             self._lost.extend(next(reversed(self._trains.values())).waiting()[-PROBE_SEGMENTS:])
+        number = self._next_train
         yield from self._resend(now, PROBE_SEGMENTS)
+        if number == self._next_train and self._has_more:  # all of that was cancelled
+            yield self._run_train(now, *self._next_run(PROBE_SEGMENTS))
 
-    def _next_run(self, most: int) -> tuple[Upload, int, SealedUnit, int, int] | None:
+    def _next_run(self, most: int) -> tuple[Upload, int, SealedUnit, int, int]:
         """Return the next segments of a unit: upload, number, unit, first segment, how many."""
         if self._begun is not None:
             upload, number, sealed, first = self._begun
-            if upload.transfer_id not in self._uploads:  # cancelled
-                self._begun = None
-                return None
         else:
-            upload = self._unsent[0]
+            upload = next(iter(self._unsent.values()))
             number, sealed = upload.seal_next(self.datagram_bytes - UNIT_HEAD_BYTES)
             first = 0
+            if not upload.has_next:
+                del self._unsent[upload.transfer_id]
         count = min(most, sealed.segments - first)
         is_whole = first + count == sealed.segments
         self._begun = None if is_whole else (upload, number, sealed, first + count)

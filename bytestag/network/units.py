@@ -130,6 +130,11 @@ class Upload:
                 del self.units[unit]
                 self._unacked -= 1
 
+    def forget(self) -> None:
+        """Keep no bytes any more: nothing of it will be sent again."""
+        self.units.clear()
+        self._plain = memoryview(b"")
+
 
 def _smaller_body(size: int, body_bytes: int) -> int:
     """Return the largest body below ``body_bytes`` that does not divide ``size``."""

@@ -6,6 +6,7 @@ from bytestag.network.congestion import Snapshot
 from bytestag.network.frames import UNIT_PAIRS_MAX, Units
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import (
+    BYTES_AT_ONCE,
     PROBE_SEGMENTS,
     REPEATED_PAIRS,
     TRAINS_REMEMBERED_MAX,
@@ -186,6 +187,65 @@ def test_a_cancelled_upload_is_not_sent_again():
     made.on_timeout(made.next_deadline())
     assert sent(made, 1.0) == []
     assert made.take_finished() == []
+
+
+def other(number=1, value_bytes=10):
+    value = memoryview(bytes(value_bytes))
+    return Upload(bytes([number]) * 20, 6, value, bytes(32), UNIT_BYTES)
+
+
+def test_what_comes_after_a_cancelled_upload_is_sent_though_nothing_was_acknowledged():
+    made, upload = sender(UNIT_BYTES)
+    sent(made, 0.0)
+    made.cancel(upload.transfer_id)
+    now = 0.0
+    while (deadline := made.next_deadline()) is not None:
+        now = deadline
+        made.on_timeout(now)
+        assert sent(made, now) == []
+    made.add(other())
+    assert [(segment, unit) for _, _, segment, unit in sent(made, now)] == [(0, 0)]
+
+
+def test_a_probe_of_what_was_cancelled_is_something_new():
+    made, upload = sender(UNIT_BYTES, window_bytes=1)
+    sent(made, 0.0)
+    made.cancel(upload.transfer_id)
+    made.add(other())
+    now = made.next_deadline()
+    made.on_timeout(now)
+    assert len(sent(made, now)) == 1
+
+
+def test_of_cancelled_uploads_no_bytes_are_kept():
+    made, _ = sender(window_bytes=1)
+    sent(made, 0.0)  # the first one goes on
+    for number in range(1, 10):
+        value = bytearray(10 * UNIT_BYTES)
+        upload = Upload(bytes([number]) * 20, 6, memoryview(value), bytes(32), UNIT_BYTES)
+        made.add(upload)
+        made.cancel(upload.transfer_id)
+        del upload
+        value.clear()  # BufferError if somebody has a view of it
+
+
+def test_a_cancelled_upload_keeps_no_ciphertext_while_its_trains_are_on_their_way():
+    made, upload = sender()
+    sent(made, 0.0)
+    assert upload.units
+    made.cancel(upload.transfer_id)
+    assert not upload.units
+
+
+def test_one_wake_up_sends_so_much_at_most_however_fast_the_path_seems_to_be():
+    made, upload = sender(100 * UNIT_BYTES)
+    sizes = []
+    while not upload.is_done:
+        bursts = list(made.bursts_to_send(0.0))
+        sizes.append(sum(len(b) for burst in bursts for b in burst.buffers))
+        made.receive_units(acked(*range(100)), 0.0)
+    assert len(sizes) > 1
+    assert max(sizes) < 1.1 * BYTES_AT_ONCE
 
 
 def test_uploads_are_sent_in_order_of_arrival():
