@@ -26,6 +26,8 @@ from bytestag.network.trains import Burst
 
 _logger = logging.getLogger(__name__)
 
+OFFLOAD = "BYTESTAG_OFFLOAD"
+"""Environment: 0 sends and receives datagrams one by one, where a driver does it wrongly."""
 SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
@@ -78,7 +80,7 @@ async def open_endpoint(address: Address, receiver: Receiver) -> Endpoint:
         AddressInUse: the address is taken or is not ours.
     """
     if os.name == "posix":
-        return NativeEndpoint(address, receiver)
+        return NativeEndpoint(address, receiver, offload=os.environ.get(OFFLOAD) != "0")
     return await open_asyncio_endpoint(address, receiver)
 
 

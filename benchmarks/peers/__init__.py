@@ -1,0 +1,1 @@
+"""Programs of others that move a file, each started as its users would."""
