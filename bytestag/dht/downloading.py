@@ -364,7 +364,6 @@ class Downloader:
                 async for part in self._resolver.parts(info):
                     if tasks.error is not None:
                         break
-                    await self._fetcher.room()
                     tasks.add(await self._slot.add(self._land_part, file, landing, part, job))
                 await tasks.wait()
             except BytestagError as error:
@@ -380,7 +379,8 @@ class Downloader:
         if file.was_there and await landing.do((part, None)):
             job.progress.bytes_resumed += part.size
         else:
-            await self._resolver.part(part, lambda value: landing.do((part, value)))
+            async with self._fetcher.place():
+                await self._resolver.part(part, lambda value: landing.do((part, value)))
         job.progress.bytes_done += part.size
         job.report(job.progress)
 

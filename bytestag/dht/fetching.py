@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from bytestag.config import INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX, Config
@@ -93,7 +94,7 @@ class Fetcher:
         self._servers: dict[bytes, None] = {}
         self._regions = RegionMap()
         self._freed = asyncio.Event()
-        self._fetching = 0
+        self._placed = 0
         self._line: deque[asyncio.Future[None]] = deque()
         self._parent = parent
         self._path_cache = path_cache
@@ -112,9 +113,10 @@ class Fetcher:
         """Whether anybody who serves all that the link names has answered."""
         return bool(self._servers)
 
-    async def room(self) -> None:
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
         """Wait, in line, until one more value would keep no other waiting at the servers."""
-        while self._fetching >= self._most:
+        while self._placed >= self._most:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._line.append(turn)
             try:
@@ -123,6 +125,12 @@ class Fetcher:
                 if turn.done() and not turn.cancelled():
                     self._let_next_in()  # the turn came together with the cancellation
                 raise
+        self._placed += 1
+        try:
+            yield
+        finally:
+            self._placed -= 1
+            self._let_next_in()
 
     @property
     def _most(self) -> int:
@@ -147,14 +155,6 @@ class Fetcher:
             Timeout: holders are known, but none delivered.
             Corrupt: holders delivered, but only wrong bytes.
         """
-        self._fetching += 1
-        try:
-            return await self._fetch(wanted, take)
-        finally:
-            self._fetching -= 1
-            self._let_next_in()
-
-    async def _fetch(self, wanted: Wanted, take: Take | None) -> bytes:
         if self._has_values:
             value = await self._runtime.offload(self._read_here, wanted)
             if value is not None and (take is None or await take(value)):
