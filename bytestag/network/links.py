@@ -21,6 +21,7 @@ from bytestag.network.units import Download
 _logger = logging.getLogger(__name__)
 
 GETS_PER_PEER_MAX = 112
+OFFERED_PER_PEER_MAX = 8
 ANSWERS_QUEUED_MAX = 128
 ANSWERS_UNSENT_MAX = 4096
 RATE_MIN = 4 * 1024
@@ -106,8 +107,8 @@ class Link:
     def __init__(self, owner: Owner, session: s.Session) -> None:
         self._owner = owner
         self.session = session
-        self.gets = asyncio.Semaphore(GETS_PER_PEER_MAX)
-        """Places for values asked of this peer at one time."""
+        self.gets = asyncio.Semaphore(OFFERED_PER_PEER_MAX)
+        """Places for values that this peer offered, asked of it at one time."""
         self._waiting: dict[bytes, asyncio.Queue[m.Message | None]] = {}
         self._incoming: dict[bytes, _Incoming] = {}
         self.uploads_done: dict[bytes, Callable[[], None]] = {}
