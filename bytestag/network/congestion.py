@@ -90,7 +90,8 @@ class Congestion:
         """The share of what is sent that may be lost."""
         self._next_send = 0.0
         self._newest: Snapshot | None = None
-        self._now = 0.0
+        self._since = 0.0
+        """When this path was taken; what was sent before shows nothing of it."""
 
     # --- What may be sent ------------------------------------------------------------------------
 
@@ -161,6 +162,8 @@ class Congestion:
 
     def acked(self, size: int, snapshot: Snapshot, now: float) -> None:
         """Bytes were acknowledged; after the last of an acknowledgement: :meth:`ack_ended`."""
+        if snapshot.sent < self._since:
+            return
         self._delivered += size
         self._delivered_at = now
         delivered, lost = self._losses[-1]
@@ -168,8 +171,10 @@ class Congestion:
         if self._newest is None or snapshot.sent >= self._newest.sent:
             self._newest = snapshot
 
-    def lost(self, size: int) -> None:
+    def lost(self, size: int, snapshot: Snapshot) -> None:
         """Bytes were lost."""
+        if snapshot.sent < self._since:
+            return
         delivered, lost = self._losses[-1]
         self._losses[-1] = delivered, lost + size
 
@@ -192,6 +197,16 @@ class Congestion:
         if is_new_round:
             self._end_round(is_limited=newest.is_limited)
         self._go_on(in_flight, now, has_expired=has_expired)
+
+    def path_changed(self, now: float) -> None:
+        """Begin anew: what one path takes says nothing about another (RFC 9000, 9.4)."""
+        self._since = self._first_sent = self._delivered_at = self._next_send = now
+        self._rates.clear()
+        self._delay, self._delay_at = math.inf, now
+        self._full_rate, self._rounds_without_growth = 0.0, 0
+        self._losses = deque([(0, 0)], maxlen=LOSS_ROUNDS)
+        self._loss_max = LOSS_MAX
+        self._enter(Phase.STARTUP, now)
 
     def _learn_rate(self, rate: float, is_limited: bool) -> None:
         rates = self._rates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+INITIAL_SECONDS = 0.1
 GRANULARITY = 0.001
 DELAY_MAX = 0.025
 """How long the other end may hold an acknowledgement back, with scheduling."""
@@ -12,9 +13,13 @@ class Rtt:
 
     __slots__ = ("_backoff", "deviation", "smoothed")
 
-    def __init__(self, initial: float = 0.1) -> None:
-        self.smoothed = initial
-        self.deviation = initial / 2
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: the path is another."""
+        self.smoothed = INITIAL_SECONDS
+        self.deviation = INITIAL_SECONDS / 2
         self._backoff = -1  # no sample yet
 
     def sample(self, seconds: float) -> None:

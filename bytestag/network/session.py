@@ -194,7 +194,7 @@ class Session:
                 case frames.PathChallenge(nonce):
                     self._control.send_frame(frames.PathResponse(nonce))
                 case frames.PathResponse(nonce):
-                    self._prove_path(nonce, address)
+                    self._prove_path(nonce, address, now)
                 case frames.Close(reason):
                     self._end(f"closed by the peer ({reason})")
                 case _:
@@ -270,13 +270,16 @@ class Session:
         else:
             self._candidate = (*self._candidate[:2], True)
 
-    def _prove_path(self, nonce: bytes, address: Address) -> None:
+    def _prove_path(self, nonce: bytes, address: Address, now: float) -> None:
         candidate = self._candidate
-        if candidate is None or candidate[0] != address:
+        if not (candidate and candidate[0] == address and hmac.compare_digest(candidate[1], nonce)):
             return
-        if hmac.compare_digest(candidate[1], nonce):
-            self.address, self._candidate = address, None
-            self._sender.datagram_bytes, self._mtu_probes_sent = DATAGRAM_BYTES_MAX, 0
+        if address[0] != self.address[0]:  # else only a translator chose another port
+            self._rtt.forget()
+            self._sender.congestion.path_changed(now)
+        self.address, self._candidate = address, None
+        self._sender.datagram_bytes, self._mtu_probes_sent = DATAGRAM_BYTES_MAX, 0
+        self._mtu_probes.clear()
 
     # --- Commands --------------------------------------------------------------------------------
 

@@ -199,7 +199,7 @@ class TrainSender:
             self._given_up.popitem(last=False)
         size = train.pending.bit_count() * train.sizes
         self._in_flight -= size
-        self.congestion.lost(size)
+        self.congestion.lost(size, train.snapshot)
         self._lost.extend(train.waiting())
 
     # --- Time ------------------------------------------------------------------------------------

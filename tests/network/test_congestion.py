@@ -48,7 +48,7 @@ def test_what_slows_down_at_every_loss_is_dead_at_one_in_a_hundred(monkeypatch):
             is_slow_start = self.window < self.threshold
             self.window += size if is_slow_start else size * 1452 / self.window
 
-        def lost(self, size):
+        def lost(self, size, snapshot):
             if self.now > self.halved_at + 0.05:
                 self.window = self.threshold = max(self.window / 2, 4 * 1452)
                 self.halved_at = self.now
@@ -121,6 +121,26 @@ def test_the_background_manner_leaves_queues_short_and_uses_what_is_free():
         used, _ = share(run, 14, 4)
         assert used > 0.95
         assert run.there.queue_seconds <= 0.020
+
+
+def test_another_path_is_learnt_anew_and_nothing_of_it_from_what_was_sent_before():
+    run = Run(*link(100, 10))
+    run.run(3)
+    congestion = run.sender.congestion
+    fast = congestion.rate
+
+    def move():
+        congestion.path_changed(run.now)
+        assert (congestion.rate, congestion.window_bytes) == (0, c.INITIAL_BYTES)
+        run.there.rate, run.there.delay = MBIT * 1e6 / 8, 0.1  # what is on its way still arrives
+        run.there.queue_bytes = MBIT * 1e6 / 8 * 0.2
+
+    run.at(3.0, move)
+    run.run(3.5)
+    assert 0 < congestion.rate < fast / 3
+    assert congestion.delay > 0.1
+    used, _ = share(run, 8, 4.5)
+    assert used > 0.9
 
 
 def test_the_window_never_exceeds_its_bound():

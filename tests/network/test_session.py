@@ -6,9 +6,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bytestag.config import DATAGRAM_BYTES_MAX, TRAIN_DATAGRAM_BYTES_MAX
 from bytestag.errors import PacketError
 from bytestag.network import session as s
-from tests.network.helpers import ALICE, Pair, Wire
+from bytestag.network.rtt import Rtt
+from tests.network.helpers import ALICE, BOB, Pair, Wire
 
 TRANSFER = bytes(range(20))
 
@@ -199,6 +201,48 @@ def test_an_address_change_is_followed_only_after_it_was_proven():
     for answer, _ in pair.alice.bursts_to_send(pair.now):
         pair.bob.receive(memoryview(answer.buffers[0]), elsewhere, pair.now)
     assert pair.bob.address == elsewhere
+
+
+def move(pair, elsewhere):
+    """Let alice be elsewhere, and prove it."""
+    pair.alice.send_message(b"from elsewhere")
+    for burst, _ in list(pair.alice.bursts_to_send(pair.now)):
+        pair.bob.receive(memoryview(burst.buffers[0]), elsewhere, pair.now)
+    for burst, to in pair.bob.bursts_to_send(pair.now):
+        if to == elsewhere:
+            pair.alice.receive(memoryview(burst.buffers[0]), ("127.0.0.1", 1002), pair.now)
+    for burst, _ in pair.alice.bursts_to_send(pair.now):
+        pair.bob.receive(memoryview(burst.buffers[0]), elsewhere, pair.now)
+    assert pair.bob.address == elsewhere
+
+
+@pytest.mark.parametrize(("host", "is_other"), [("127.0.0.1", False), ("127.0.0.2", True)])
+def test_what_was_learnt_of_a_path_is_not_held_of_another(host, is_other):
+    pair = confirmed()
+    download = transfer(pair, bytes(300_000))
+    assert pair.drive(lambda: download.is_done)
+    assert pair.bob._sender.congestion.rate > 0
+    move(pair, (host, 9999))
+    assert (pair.bob._sender.congestion.rate == 0) == is_other
+    assert (pair.bob.rtt_seconds == Rtt().smoothed) == is_other
+    pair.addresses[id(pair.alice)] = (host, 9999)
+    again = transfer(pair, bytes(300_000), bytes(20))
+    assert pair.drive(lambda: again.is_done)
+
+
+def test_a_probe_of_the_old_path_says_nothing_of_the_size_that_the_new_one_takes():
+    pair = confirmed()
+    pair.bob.upload(TRANSFER, 0, memoryview(bytes(10)), pair.bob.unit_bytes)
+    (probe,) = [
+        burst.buffers[0]
+        for burst, _ in pair.bob.bursts_to_send(pair.now)
+        if burst.segment_bytes == TRAIN_DATAGRAM_BYTES_MAX
+    ]
+    move(pair, ("127.0.0.2", 9999))
+    pair.alice.receive(memoryview(probe), BOB, pair.now)
+    pair.addresses[id(pair.alice)] = ("127.0.0.2", 9999)
+    pair.drive(lambda: False, seconds=1)
+    assert pair.bob._sender.datagram_bytes == DATAGRAM_BYTES_MAX
 
 
 def test_an_idle_session_ends():
