@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -18,7 +18,13 @@ import psutil
 class Program:
     """A running command; its lines are read as they come, its memory is sampled."""
 
-    def __init__(self, arguments: list[str], home: Path, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        home: Path,
+        python: str = sys.executable,
+        prefix: Sequence[str] = (),
+    ) -> None:
         environment = {**os.environ, "BYTESTAG_HOME": str(home), "NO_COLOR": "1"}
         environment.pop("PYTHONPATH", None)
         self.log = home / "stderr.txt"
@@ -26,7 +32,7 @@ class Program:
         self.began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [python, "-m", "bytestag", *arguments],
+                [*prefix, python, "-m", "bytestag", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

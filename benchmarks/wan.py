@@ -1,0 +1,276 @@
+"""Fetching over bad networks: real packets through a router with delay, loss and rate.
+
+Two network namespaces, between them :mod:`benchmarks.router`: 300 Mbit/s and 50 ms at 0, 1 and 2 %
+loss, 1 Gbit/s and 200 ms at 1 %; the loss both ways, a queue of one product of rate and round trip,
+packets of 1,500 bytes. ``share`` publishes a file in one, ``fetch`` reads it in the other, both as
+commands. ``goodput``: bytes of the file, by the time between the first 64 KiB that reached the
+reader's interface and the last: the start of the flow is included, that of the command is not;
+``whole_command`` includes it, the last hash and, the first time, the making of a key. Every file is
+compared; a fetch that fails counts as 0. Beside it iperf3 with CUBIC and BBR for 10 s, the start
+included, through the same router with the same seeds, buffers beyond every need; medians of 3
+rounds, in which all take turns. ``waste``: bodies sent again, of all that were sent once, counted
+in the router.
+
+``cable``: namespaces joined by a veth pair, all packets of 1,500 bytes or less; the sender's kernel
+cuts trains, the reader's joins them (GRO) or not. No delay, no loss, no limit.
+
+The router and the two nodes share the machine: ``late`` is the worst share of packets that it
+delivered more than 5 ms after their time, ``overrun`` of those that never reached it. Figures from
+runs in which they are not close to 0 say more about the machine than about the transfer. Not
+measured: the background manner, which no command chooses yet (``null``), reordering, bursts of
+loss, paths whose rate changes. Needs root, iproute2, util-linux and /dev/net/tun, ethtool for
+``cable``; where one is missing the rows are ``null`` and the exit code is 1. ``--quick``: 64 MiB,
+one round, not judged: the start of a flow weighs too much.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+
+from benchmarks.namespaces import Host, Meter, cabled, missing, routed
+from benchmarks.processes import Program, stopping
+from benchmarks.report import Report, note, parse
+from benchmarks.router import Path
+
+MIB = 1024 * 1024
+ROUNDS = 3
+PEER_SECONDS = 10
+FETCH_SECONDS_MAX = 180
+PORT = 38664
+PEERS = ("cubic", "bbr")
+MEMORY = FilePath("/dev/shm")
+
+
+@dataclass
+class Row:
+    """One path and what is asked of it."""
+
+    name: str
+    path: Path
+    size_mib: int
+    target: float | None
+    """Mbit/s; None: as much as BBR."""
+
+
+ROWS = [
+    Row("300Mbit_50ms_0%", Path(300, 50), 384, 275),
+    Row("300Mbit_50ms_1%", Path(300, 50, 0.01), 384, 250),
+    Row("300Mbit_50ms_2%", Path(300, 50, 0.02), 384, 230),
+    Row("1Gbit_200ms_1%", Path(1000, 200, 0.01), 1024, None),
+]
+CABLE_SIZE_MIB = 1024
+CABLE_TARGETS = {"on": 600, "off": 200}
+WASTE_MAX = 0.013
+WASTE_ROW = "300Mbit_50ms_1%"
+
+
+@dataclass
+class Fetch:
+    """What one fetch showed."""
+
+    goodput: float = 0.0
+    """Mbit/s, as what the whole command reaches; 0: it failed."""
+    whole: float = 0.0
+    waste: float = 0.0
+    """Shares of what was sent, as the next two."""
+    late: float = 0.0
+    overrun: float = 0.0
+
+
+def make_file(path: FilePath, size_mib: int) -> None:
+    """Make a file that cannot be compressed."""
+    with path.open("wb") as file:
+        for _ in range(size_mib):
+            file.write(os.urandom(MIB))
+
+
+def _command(name: str, arguments: list[str], home: FilePath, host: Host) -> Program:
+    """Start a command of a node whose key was made the first time."""
+    identity = home.with_suffix(".key")
+    arguments = [name, "--identity", str(identity), *arguments]
+    return Program(arguments, home, prefix=host.command())
+
+
+def fetch(base: FilePath, source: FilePath, hosts: list[Host]) -> Fetch:
+    """Publish at the first host, fetch at the second."""
+    programs: list[Program] = []
+    reader, target = base / "reader", base / "fetched"
+    try:
+        with stopping(programs):
+            arguments = ["--host", hosts[0].address, "--port", str(PORT), str(source)]
+            programs.append(_command("share", arguments, base / "publisher", hosts[0]))
+            link = programs[0].line(120)
+            meter = Meter(hosts[1])
+            began = time.monotonic()
+            arguments = ["--host", hosts[1].address, link, str(target)]
+            programs.append(_command("fetch", arguments, reader, hosts[1]))
+            try:
+                code = programs[1].wait(FETCH_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                code = -1
+            whole, flow = time.monotonic() - began, meter.stop()
+            if code or not filecmp.cmp(source, target, shallow=False):
+                note(f"fetch ended with {code}: {programs[1].errors()}")
+                return Fetch()
+        size = source.stat().st_size * 8 / 1e6
+        return Fetch(size / flow, size / whole)
+    finally:
+        target.unlink(missing_ok=True)
+        shutil.rmtree(reader, ignore_errors=True)
+
+
+def fetch_routed(base: FilePath, source: FilePath, path: Path) -> Fetch:
+    """Fetch through a router."""
+    with routed(path) as (hosts, router):
+        result = fetch(base, source, hosts)
+        overruns = [host.received()[1] for host in hosts]
+        figures = router.stop()
+    packets = sum(direction["packets"] for direction in figures)
+    bodies = figures[0]
+    result.waste = bodies["again"] / max(bodies["bulk"] - bodies["again"], 1)
+    result.late = sum(direction["late"] for direction in figures) / max(packets, 1)
+    result.overrun = sum(overruns) / max(packets, 1)
+    note(f"    {result}, dropped {bodies['dropped']}, lost {bodies['lost']}")
+    return result
+
+
+def flow_of_peer(control: str, path: Path) -> float | None:
+    """Return the Mbit/s of iperf3 with a congestion control, None where it cannot run."""
+    if shutil.which("iperf3") is None:
+        return None
+    with routed(path) as (hosts, router):
+        server = subprocess.Popen(
+            hosts[1].command("timeout", "60", "iperf3", "-s", "-1"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            time.sleep(0.5)
+            command = ["iperf3", "-J", "-C", control, "-t", str(PEER_SECONDS), "-c"]
+            done = subprocess.run(
+                hosts[0].command("timeout", "60", *command, hosts[1].address),
+                capture_output=True,
+                text=True,
+                timeout=70,
+            )
+            received = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
+        except (subprocess.TimeoutExpired, ValueError, KeyError) as error:
+            note(f"iperf3 {control}: {error!r}")
+            return None
+        finally:
+            server.kill()
+            server.wait(10)
+        overruns = [host.received()[1] for host in hosts]
+        late = max(direction["late"] for direction in router.stop())
+    note(f"    {control}: {received / 1e6:.1f} Mbit/s, {late} late, {sum(overruns)} overrun")
+    return round(float(received) / 1e6, 1)
+
+
+def median_of_peer(values: list[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
+    return round(statistics.median(measured), 1) if measured else None
+
+
+def measure(base: FilePath, row: Row, report: Report, rounds: int, suffix: str) -> list[Fetch]:
+    """Measure one path; judge it unless it is a reduced one."""
+    source = base / "input"
+    make_file(source, row.size_mib)
+    ours: list[Fetch] = []
+    theirs: dict[str, list[float | None]] = {control: [] for control in PEERS}
+    for number in range(rounds):
+        path = replace(row.path, seed=number + 1)
+        ours.append(fetch_routed(base, source, path))
+        for control in PEERS:
+            theirs[control].append(flow_of_peer(control, path))
+    goodputs = sorted(result.goodput for result in ours)
+    note(f"Mbit/s: {goodputs[0]:.1f} – {goodputs[-1]:.1f}; {theirs}")
+    peers = {control: median_of_peer(values) for control, values in theirs.items()}
+    target = peers["bbr"] if row.target is None else row.target
+    judged = None if suffix else target
+    median = statistics.median(goodputs)
+    report.add(f"goodput_{row.name}{suffix}", median, "Mbit/s", ">=", judged)
+    report.rows[-1].peers = peers
+    whole = statistics.median(result.whole for result in ours)
+    report.add(f"whole_command_{row.name}{suffix}", whole, "Mbit/s", ">=")
+    if row.name == WASTE_ROW:
+        wastes = [result.waste for result in ours if result.goodput]
+        waste = statistics.median(wastes) if wastes else None
+        report.add(f"waste_{row.name}{suffix}", waste, "", "<=", None if suffix else WASTE_MAX)
+    shutil.rmtree(base / "publisher", ignore_errors=True)
+    return ours
+
+
+def measure_cable(base: FilePath, report: Report, size: int, rounds: int, suffix: str) -> None:
+    """Measure without a router, with and without joining of packets at the reader."""
+    source = base / "input"
+    make_file(source, size)
+    rates: dict[str, list[Fetch]] = {gro: [] for gro in CABLE_TARGETS}
+    for _ in range(rounds):
+        for gro, results in rates.items():
+            with cabled(gro=gro == "on") as hosts:
+                results.append(fetch(base, source, hosts))
+                note(f"    GRO {gro}: {results[-1]}")
+    for gro, results in rates.items():
+        median = statistics.median(result.goodput for result in results) / 8
+        whole = statistics.median(result.whole for result in results) / 8
+        target = None if suffix else CABLE_TARGETS[gro]
+        report.add(f"cable_gro_{gro}{suffix}", median, "MB/s", ">=", target)
+        report.add(f"cable_gro_{gro}_whole_command{suffix}", whole, "MB/s", ">=")
+
+
+def nothing(report: Report, suffix: str) -> None:
+    """Add the rows, none of which could be measured."""
+    for row in ROWS:
+        report.add(f"goodput_{row.name}{suffix}", None, "Mbit/s", ">=", row.target)
+        report.rows[-1].peers = dict.fromkeys(PEERS)
+
+
+def no_cable(report: Report, suffix: str) -> None:
+    for gro, target in CABLE_TARGETS.items():
+        report.add(f"cable_gro_{gro}{suffix}", None, "MB/s", ">=", target)
+
+
+def main() -> int:
+    arguments = parse(__doc__)
+    report = Report("wan", arguments)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    rounds = 1 if arguments.quick else ROUNDS
+    suffix = "_64MiB" if arguments.quick else ""
+    lacking = missing()
+    fetches: list[Fetch] = []
+    directory = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
+        base = FilePath(temporary)
+        if lacking:
+            note(f"cannot make networks: {lacking}")
+            nothing(report, suffix)
+        else:
+            for row in ROWS:
+                row = replace(row, size_mib=64) if suffix else row
+                fetches += measure(base, row, report, rounds, suffix)
+            report.add("late", max(fetch.late for fetch in fetches), "")
+            report.add("overrun", max(fetch.overrun for fetch in fetches), "")
+        if lacking or shutil.which("ethtool") is None:
+            note("cannot make a cable without ethtool" if not lacking else "")
+            no_cable(report, suffix)
+        else:
+            size = 64 if suffix else CABLE_SIZE_MIB
+            measure_cable(base, report, size, rounds, suffix)
+    report.add("background_queue_delay", None, "ms", "<=", 20)
+    report.add("background_share_left_to_cubic", None, "%", ">=", 85)
+    return max(report.finish(), bool(lacking))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
