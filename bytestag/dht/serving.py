@@ -148,6 +148,8 @@ class Serving:
             link.send(m.Absent(get.id, m.AbsentReason.RANGE))
             return
         part = memoryview(value)[get.offset : get.offset + get.length]
+        if len(part) < len(value):  # its places in the slot are those of the part alone
+            part = memoryview(bytes(part))
         unit_bytes = link.session.unit_bytes
         link.send(m.Found(get.id, record.index, record.blake3, record.size, others, unit_bytes))
         ended = asyncio.Event()

@@ -183,10 +183,15 @@ class IncompleteFile:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         flags = os.O_RDWR | os.O_CREAT | _NOFOLLOW | _CLOEXEC
         fd = os.open(self._incomplete, flags, 0o666, dir_fd=self._parent)
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise OSError(errno.EEXIST, "the incomplete file is no plain file of its own")
+            if not _lock(fd) or not _has_inode(self._incomplete, self._parent, status):
+                raise OSError(errno.EBUSY, "another fetch is writing it")
+        except BaseException:
             os.close(fd)
-            raise OSError(errno.EEXIST, "the incomplete file is no plain file of its own")
+            raise
         return fd
 
     def expect(self, *, sha1: bytes = b"", blake3: bytes = b"") -> None:
@@ -315,6 +320,32 @@ def check_space(path: Path, needed: int) -> None:
 def _matches(fd: int, size: int, sha1: bytes, blake3: bytes) -> bool:
     whole = WholeHash(sha1, blake3, lambda offset, count: os.pread(fd, count, offset))
     return whole.matches(size) and os.fstat(fd).st_size == size
+
+
+def _lock(fd: int) -> bool:
+    """Lock an open file until it is closed; return whether nobody else has.
+
+    What is written by two is not what either of them hashed while it landed.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True  # no flock here
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # nor on this file system
+    return True
+
+
+def _has_inode(name: str, parent: int, status: os.stat_result) -> bool:
+    """Whether the name is still that of an open file."""
+    try:
+        return os.path.samestat(os.stat(name, dir_fd=parent, follow_symlinks=False), status)
+    except FileNotFoundError:
+        return False
 
 
 def _is_there(name: str, parent: int) -> bool:

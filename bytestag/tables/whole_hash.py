@@ -7,6 +7,8 @@ from collections.abc import Callable
 from bytestag.hashing import Hasher, blake3_hasher, sha1_hasher
 
 COPY_BYTES = 1024 * 1024
+AHEAD_MAX = 16_384
+"""Of so many parts it is known that they are in their place; others are read at the end."""
 
 
 class WholeHash:
@@ -29,7 +31,8 @@ class WholeHash:
     def add(self, offset: int, part: bytes) -> None:
         """A part is in its place now."""
         if offset > self._position:
-            self._ahead[offset] = len(part)
+            if len(self._ahead) < AHEAD_MAX:
+                self._ahead[offset] = len(part)
         elif offset == self._position:
             self._update(part)
             while (size := self._ahead.pop(self._position, None)) is not None:

@@ -110,6 +110,26 @@ def test_large_values_take_more_of_the_upload_slot():
     run(main, conditions=CALM)
 
 
+def test_a_byte_of_a_large_value_keeps_no_more_than_that_in_memory():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief = await cluster.start(), await cluster.start()
+            rows = values(1, size=2**20)
+            ((kvpid, value),) = rows.items()
+            add_values(holder, rows)
+            link = await link_between(thief, holder)
+            await asyncio.sleep(1)
+            there = holder.sessions.link_to(thief.identity.node_id)
+            kept = []
+            there.session.upload = lambda id_, slot, part, unit_bytes: kept.append(part)
+            link.send(m.Get(bytes(20), 0, kvpid.key, None, b"", 7, 1))
+            await asyncio.sleep(1)
+            assert [bytes(part) for part in kept] == [value[7:8]]
+            assert [len(part.obj) for part in kept] == [1]
+
+    run(main, conditions=CALM)
+
+
 def test_a_transfer_id_used_twice_is_served_once():
     async def main(world):
         async with Cluster(world) as cluster:

@@ -139,6 +139,50 @@ def test_an_incomplete_file_takes_the_right_length(directory, root, found):
         assert root.joinpath("file" + INCOMPLETE_SUFFIX).stat().st_size == len(WHOLE)
 
 
+def test_two_fetches_never_write_one_file(directory, root):
+    entries = [part(n, b"", blake3(PARTS[n])) for n in range(4)]
+    with landing_file(directory, "file") as file:
+        file.expect(blake3=blake3(WHOLE))
+        with (
+            pytest.raises(StorageError, match="another fetch"),
+            landing_file(directory, "file") as other,
+        ):
+            other.write(0, PARTS[3])
+        assert all(file.land(list(zip(entries, PARTS, strict=True))))
+        assert file.matches(blake3=blake3(WHOLE))
+        file.finish(sync=False)
+    assert (root / "file").read_bytes() == WHOLE
+    with landing_file(directory, "file"):
+        pass
+
+
+def test_a_file_that_gets_its_name_while_it_is_opened_again_is_not_written_to(
+    directory, root, monkeypatch
+):
+    file = directory.file(("file",), len(WHOLE))
+    file.write(0, WHOLE)
+    lock = landing._lock
+
+    def finish_first(fd):
+        monkeypatch.setattr(landing, "_lock", lock)
+        file.finish(sync=False)
+        return lock(fd)
+
+    monkeypatch.setattr(landing, "_lock", finish_first)
+    with pytest.raises(StorageError, match="another fetch"):
+        directory.file(("file",), 1)
+    assert (root / "file").read_bytes() == WHOLE
+
+
+def test_where_files_cannot_be_locked_they_land_all_the_same(directory, root, monkeypatch):
+    def flock(fd, how):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    land(directory, "file")
+    assert (root / "file").read_bytes() == WHOLE
+
+
 def test_closing_keeps_what_was_written_and_may_happen_twice(directory, root):
     with landing_file(directory, "file") as file:
         file.write(0, WHOLE)
