@@ -84,6 +84,12 @@ class Host:
                 return figures[0], figures[11]
         return 0, 0
 
+    def unread(self) -> int:
+        """Return how many datagrams came for a socket that had no room."""
+        lines = FilePath(f"/proc/{self.pid}/net/snmp").read_text().splitlines()
+        names, numbers = (line.split() for line in lines if line.startswith("Udp:"))
+        return int(numbers[names.index("RcvbufErrors")])
+
     def close(self) -> None:
         self._process.kill()
         self._process.wait(10)

@@ -94,19 +94,22 @@ class Tally:
     """Counts bodies that are sent again (pure)."""
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
-        self.bulk = self.again = 0
+        self._arriving: dict[int, bool] = {}
+        self.bulk = self.again = self.needless = 0
 
-    def count(self, packet: bytes) -> None:
-        """A packet comes from the sender."""
+    def count(self, packet: bytes, *, arrives: bool) -> None:
+        """A packet comes from the sender, and will arrive or not."""
         if len(packet) < BULK_BYTES_MIN:
             return
         self.bulk += 1
         tag = hash(packet[TAG])
-        if tag in self._seen:
-            self.again += 1
-        else:
-            self._seen.add(tag)
+        before = self._arriving.get(tag)
+        if before is None:
+            self._arriving[tag] = arrives
+            return
+        self.again += 1
+        self.needless += before
+        self._arriving[tag] = before or arrives
 
 
 class Direction:
@@ -125,8 +128,8 @@ class Direction:
         with contextlib.suppress(BlockingIOError):
             for _ in range(1000):
                 packet = os.read(source, 2048)
-                count(packet)
                 due = fifo.offer(now, len(packet))
+                count(packet, arrives=due is not None)
                 if due is not None:
                     waiting.append((due, packet))
 
@@ -152,6 +155,7 @@ class Direction:
             "late": self.late,
             "bulk": tally.bulk,
             "again": tally.again,
+            "needless": tally.needless,
         }
 
 

@@ -9,7 +9,7 @@ reader's interface and the last: the start of the flow is included, that of the 
 compared; a fetch that fails counts as 0. Beside it iperf3 with CUBIC and BBR for 10 s, the start
 included, through the same router with the same seeds, buffers beyond every need; medians of 3
 rounds, in which all take turns. ``waste``: bodies sent again, of all that were sent once, counted
-in the router.
+in the router; ``waste_needless``: of them those that it had delivered before.
 
 ``cable``: namespaces joined by a veth pair, all packets of 1,500 bytes or less; the sender's kernel
 cuts trains, the reader's joins them (GRO) or not. No delay, no loss, no limit.
@@ -83,9 +83,12 @@ class Fetch:
     """Mbit/s, as what the whole command reaches; 0: it failed."""
     whole: float = 0.0
     waste: float = 0.0
-    """Shares of what was sent, as the next two."""
+    """Shares of what was sent, as the next three."""
+    needless: float = 0.0
     late: float = 0.0
     overrun: float = 0.0
+    unread: int = 0
+    """Datagrams for which the reader's socket had no room."""
 
 
 def make_file(path: FilePath, size_mib: int) -> None:
@@ -124,7 +127,7 @@ def fetch(base: FilePath, source: FilePath, hosts: list[Host]) -> Fetch:
                 note(f"fetch ended with {code}: {programs[1].errors()}")
                 return Fetch()
         size = source.stat().st_size * 8 / 1e6
-        return Fetch(size / flow, size / whole)
+        return Fetch(size / flow, size / whole, unread=hosts[1].unread())
     finally:
         target.unlink(missing_ok=True)
         shutil.rmtree(reader, ignore_errors=True)
@@ -138,7 +141,8 @@ def fetch_routed(base: FilePath, source: FilePath, path: Path) -> Fetch:
         figures = router.stop()
     packets = sum(direction["packets"] for direction in figures)
     bodies = figures[0]
-    result.waste = bodies["again"] / max(bodies["bulk"] - bodies["again"], 1)
+    once = max(bodies["bulk"] - bodies["again"], 1)
+    result.waste, result.needless = bodies["again"] / once, bodies["needless"] / once
     result.late = sum(direction["late"] for direction in figures) / max(packets, 1)
     result.overrun = sum(overruns) / max(packets, 1)
     note(f"    {result}, dropped {bodies['dropped']}, lost {bodies['lost']}")
@@ -206,7 +210,10 @@ def measure(base: FilePath, row: Row, report: Report, rounds: int, suffix: str) 
     if row.name == WASTE_ROW:
         wastes = [result.waste for result in ours if result.goodput]
         waste = statistics.median(wastes) if wastes else None
+        needless = [result.needless for result in ours if result.goodput]
         report.add(f"waste_{row.name}{suffix}", waste, "", "<=", None if suffix else WASTE_MAX)
+        share = statistics.median(needless) if needless else None
+        report.add(f"waste_needless_{row.name}{suffix}", share, "")
     shutil.rmtree(base / "publisher", ignore_errors=True)
     return ours
 
@@ -229,16 +236,21 @@ def measure_cable(base: FilePath, report: Report, size: int, rounds: int, suffix
         report.add(f"cable_gro_{gro}_whole_command{suffix}", whole, "MB/s", ">=")
 
 
-def nothing(report: Report, suffix: str) -> None:
-    """Add the rows, none of which could be measured."""
+def add_nothing(report: Report, suffix: str) -> None:
+    """Add the rows of the router, none of which could be measured."""
     for row in ROWS:
-        report.add(f"goodput_{row.name}{suffix}", None, "Mbit/s", ">=", row.target)
+        target = None if suffix else row.target
+        report.add(f"goodput_{row.name}{suffix}", None, "Mbit/s", ">=", target)
         report.rows[-1].peers = dict.fromkeys(PEERS)
+    target = None if suffix else WASTE_MAX
+    report.add(f"waste_{WASTE_ROW}{suffix}", None, "", "<=", target)
 
 
-def no_cable(report: Report, suffix: str) -> None:
+def add_no_cable(report: Report, suffix: str) -> None:
+    """Add the rows of the cable, none of which could be measured."""
     for gro, target in CABLE_TARGETS.items():
-        report.add(f"cable_gro_{gro}{suffix}", None, "MB/s", ">=", target)
+        judged = None if suffix else target
+        report.add(f"cable_gro_{gro}{suffix}", None, "MB/s", ">=", judged)
 
 
 def main() -> int:
@@ -254,16 +266,19 @@ def main() -> int:
         base = FilePath(temporary)
         if lacking:
             note(f"cannot make networks: {lacking}")
-            nothing(report, suffix)
+            add_nothing(report, suffix)
         else:
             for row in ROWS:
                 row = replace(row, size_mib=64) if suffix else row
                 fetches += measure(base, row, report, rounds, suffix)
             report.add("late", max(fetch.late for fetch in fetches), "")
             report.add("overrun", max(fetch.overrun for fetch in fetches), "")
-        if lacking or shutil.which("ethtool") is None:
-            note("cannot make a cable without ethtool" if not lacking else "")
-            no_cable(report, suffix)
+        if lacking:
+            add_no_cable(report, suffix)
+        elif shutil.which("ethtool") is None:
+            lacking = "needs ethtool"
+            note(f"cannot make a cable: {lacking}")
+            add_no_cable(report, suffix)
         else:
             size = 64 if suffix else CABLE_SIZE_MIB
             measure_cable(base, report, size, rounds, suffix)

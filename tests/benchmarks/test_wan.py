@@ -52,9 +52,11 @@ def test_a_body_that_comes_twice_was_sent_again_and_small_packets_do_not_count()
     tally = Tally()
     chance = random.Random(1)
     bodies = [chance.randbytes(1400) for _ in range(10)]
-    for body in [*bodies, *bodies[:3], bytes(100), bytes(100)]:
-        tally.count(body)
-    assert (tally.bulk, tally.again) == (13, 3)
+    for number, body in enumerate([*bodies, *bodies[:3], bytes(100), bytes(100)]):
+        tally.count(body, arrives=number != 0)
+    assert (tally.bulk, tally.again, tally.needless) == (13, 3, 2)
+    tally.count(bodies[0], arrives=True)
+    assert (tally.again, tally.needless) == (4, 3)
 
 
 def test_a_flow_lasts_from_its_first_bytes_to_nearly_its_last():
