@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from bytestag.events.runtime import Offload
-from bytestag.events.tasks import Parent, Task
+from bytestag.events.tasks import Parent, Task, TaskStopped
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,13 +64,15 @@ class Batcher(Generic[T, R]):
                 continue
             try:
                 results = await self._offload(self._work, [item for item, _ in batch])
-            except BaseException as error:
+                done = list(zip(batch, results, strict=True))
+            except Exception as error:
                 for _, turn in batch:
                     _fail(turn, error)
-                if not isinstance(error, Exception):
-                    raise
+            except BaseException:
+                self._waiting.extendleft(reversed(batch))  # they learn it when the task has ended
+                raise
             else:
-                for (_, turn), result in zip(batch, results, strict=True):
+                for (_, turn), result in done:
                     if not turn.done():
                         turn.set_result(result)
         self._task = None
@@ -79,14 +81,10 @@ class Batcher(Generic[T, R]):
         if self._task is task:  # it was stopped
             self._task = None
             while self._waiting:
-                _fail(self._waiting.popleft()[1], task.error or asyncio.CancelledError())
+                _fail(self._waiting.popleft()[1], task.error or TaskStopped("it was stopped"))
 
 
 def _fail(turn: asyncio.Future[R], error: BaseException) -> None:
-    if turn.done():
-        return
-    if isinstance(error, asyncio.CancelledError):
-        turn.cancel()
-    else:
+    if not turn.done():
         turn.set_exception(error)
         turn.exception()  # whoever waited may be gone

@@ -90,4 +90,13 @@ def test_those_who_wait_learn_that_the_parent_closes():
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     results = asyncio.run(main())
-    assert [type(result) for result in results] == [asyncio.CancelledError, TaskStopped]
+    assert [type(result) for result in results] == [TaskStopped, TaskStopped]
+
+
+def test_work_that_forgets_a_result_fails_its_batch():
+    async def main():
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            batcher = Batcher(lambda items: items[1:], run_here, group)
+            return await asyncio.gather(*map(batcher.do, "abc"), return_exceptions=True)
+
+    assert [type(result) for result in asyncio.run(main())] == [ValueError] * 3
