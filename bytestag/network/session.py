@@ -15,11 +15,12 @@ from bytestag.config import DATAGRAM_BYTES_MAX, HOUR, TRAIN_DATAGRAM_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.errors import PacketError
 from bytestag.network import frames
+from bytestag.network.arrivals import TrainReceiver
 from bytestag.network.congestion import Congestion
 from bytestag.network.control import ControlChannel
 from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreement
 from bytestag.network.rtt import Rtt
-from bytestag.network.trains import Burst, TrainReceiver, TrainSender
+from bytestag.network.trains import Burst, TrainSender
 from bytestag.network.units import (
     SEGMENTS_MAX,
     UNIT_HEAD,
@@ -107,7 +108,9 @@ class Session:
             agreement.remote_id, agreement.send_key, agreement.receive_key, self._rtt
         )
         congestion = Congestion(agreement.burst_bytes, window_bytes_max=window_bytes)
-        self._sender = TrainSender(agreement.remote_id, self._rtt, congestion)
+        self._sender = TrainSender(
+            agreement.remote_id, self._rtt, congestion, lambda: random_bytes(1)[0]
+        )
         self._receiver = TrainReceiver()
         self._downloads: dict[int, Download] = {}
         self._transfers: dict[bytes, None] = {}
@@ -117,6 +120,7 @@ class Session:
         """Another address of the peer, the nonce it must echo, whether to challenge it now."""
         self._mtu_probes: dict[int, int] = {}
         self._mtu_probes_sent = 0
+        self._wants_mtu_probe = False
         if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
             self._control.greet()
 
@@ -190,15 +194,14 @@ class Session:
         for frame in received:
             match frame:
                 case frames.Units():
-                    self._sender.receive_units(frame, now)
+                    if not self._sender.receive_units(frame, now):
+                        self.close()
                 case frames.PathChallenge(nonce):
                     self._control.send_frame(frames.PathResponse(nonce))
                 case frames.PathResponse(nonce):
                     self._prove_path(nonce, address, now)
                 case frames.Close(reason):
                     self._end(f"closed by the peer ({reason})")
-                case _:
-                    pass
         for message in self._control.receive(counter, received, now):
             self._events.append(MessageReceived(message))
         self._events.extend(UploadFinished(u) for u in self._sender.take_finished())
@@ -340,8 +343,6 @@ class Session:
         if not self.is_closed:
             self.is_closed = True
             self._events.append(Closed(reason))
-
-    _wants_mtu_probe = False
 
     def _probe_mtu(self) -> None:
         self._mtu_probes = {

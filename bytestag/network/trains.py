@@ -1,19 +1,19 @@
 """Trains: what was sent together, what of it arrived, what must go again (pure).
 
-:class:`TrainSender` fills a window with units of uploads and finds losses; :class:`TrainReceiver`
-keeps the bitmaps to acknowledge. A train number is used once, so an acknowledgement is never
-ambiguous. State is kept for each train and each hole, never for each datagram.
+:class:`TrainSender` fills a window with units of uploads and finds losses; ``arrivals`` is the
+other end. A train number is used once, so an acknowledgement is never ambiguous. State is kept for
+each train and each hole, never for each datagram.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bytestag.config import TRAIN_SEGMENTS_MAX
 from bytestag.network.congestion import Congestion, Snapshot
-from bytestag.network.frames import UNIT_PAIRS_MAX, Units
+from bytestag.network.frames import Units
 from bytestag.network.handshake import UNIT, header
 from bytestag.network.rtt import Rtt
 from bytestag.network.units import (
@@ -32,8 +32,10 @@ GIVEN_UP_MAX = 256
 PATIENCE_MAX = 4.0
 BYTES_AT_ONCE = 2 * 1024 * 1024
 """What one wake-up sends to a peer, however fast it seems to be; then it is the others' turn."""
-TRAINS_REMEMBERED_MAX = 256
-REPEATED_PAIRS = 4
+TRAINS_MAX = 2**32
+FIRST_GAP_SHARE = 32
+"""The first gap is so much shorter, as all is unknown then."""
+LEFT_OUT_MAX = 8
 Segment = tuple[Upload, int, int]
 """Upload, unit, segment."""
 
@@ -74,7 +76,14 @@ class Burst:
 class TrainSender:
     """Everything a session has to send as units."""
 
-    def __init__(self, remote_id: bytes, rtt: Rtt, congestion: Congestion) -> None:
+    def __init__(
+        self,
+        remote_id: bytes,
+        rtt: Rtt,
+        congestion: Congestion,
+        gap: Callable[[], int] = lambda: TRAINS_MAX,
+    ) -> None:
+        """``gap`` returns after how many trains a number is left out next; nobody may guess it."""
         self._head = header(remote_id, UNIT)
         self._rtt = rtt
         self.congestion = congestion
@@ -90,6 +99,11 @@ class TrainSender:
         self._begun: tuple[Upload, int, SealedUnit, int] | None = None
         """A unit of which some segments were sent: upload, number, unit, next segment."""
         self._next_train = 0
+        self._gap = gap
+        self._leave_out = gap() // FIRST_GAP_SHARE
+        self._left_out: deque[int] = deque(maxlen=LEFT_OUT_MAX)
+        """Numbers that were never sent: who acknowledges one did not wait for what he acknowledges,
+        and would have us send faster than the path takes (RFC 9000, 21.4)."""
         self._in_flight = 0
         self._largest_acked_time = 0.0
         self._last_progress = 0.0
@@ -133,13 +147,18 @@ class TrainSender:
 
     # --- Receiving acknowledgements --------------------------------------------------------------
 
-    def receive_units(self, units: Units, now: float) -> None:
-        """Take the bitmaps of trains; those of trains never sent are ignored."""
+    def receive_units(self, units: Units, now: float) -> bool:
+        """Take the bitmaps of trains; return False if one was left out.
+
+        Those of other trains never sent are ignored.
+        """
         largest: tuple[int, float] | None = None
         for number, bitmap in units.pairs:
             train = self._trains.get(number)
             if train is None:
-                self._regret(number, now)
+                if number in self._left_out and bitmap:
+                    return False
+                self._regret(number)
                 continue
             newly = train.pending & bitmap
             if newly:
@@ -154,8 +173,9 @@ class TrainSender:
                 self._rtt.sample(max(now - largest[1], 0.0))
             self.congestion.ack_ended(self._in_flight, now)
             self._detect_loss(now)
+        return True
 
-    def _regret(self, number: int, now: float) -> None:
+    def _regret(self, number: int) -> None:
         """If a train was taken for lost and arrived after all, be more patient from now on."""
         if self._given_up.pop(number, None) is not None:
             self._patience = min(2 * self._patience, PATIENCE_MAX)
@@ -346,6 +366,10 @@ class TrainSender:
         first: int = 0,
     ) -> int:
         """Remember a train that goes now; return its number."""
+        if self._next_train == self._leave_out:
+            self._left_out.append(self._next_train)
+            self._next_train += 1
+            self._leave_out = self._next_train + 1 + self._gap()
         number = self._next_train
         self._next_train += 1
         snapshot = self.congestion.sent(count * body, self._in_flight, now)
@@ -353,38 +377,6 @@ class TrainSender:
         self._trains[number] = _Train(segments, upload, unit, first, pending, body, snapshot)
         self._in_flight += count * body
         return number
-
-
-class TrainReceiver:
-    """The bitmaps of trains that came in."""
-
-    def __init__(self) -> None:
-        self._bitmaps: OrderedDict[int, int] = OrderedDict()
-        self._fresh: dict[int, None] = {}
-
-    def receive(self, train: int, index: int) -> None:
-        """A segment came and was kept (or is not needed any more)."""
-        self.receive_many(train, 1 << index)
-
-    def receive_many(self, train: int, indices: int) -> None:
-        """Segments came: a bitmap of their indices."""
-        self._bitmaps[train] = self._bitmaps.get(train, 0) | indices
-        self._fresh[train] = None
-        if len(self._fresh) > TRAINS_REMEMBERED_MAX:
-            del self._fresh[next(iter(self._fresh))]
-        if len(self._bitmaps) > TRAINS_REMEMBERED_MAX:
-            self._bitmaps.popitem(last=False)
-
-    def units_to_send(self) -> Iterator[Units]:
-        """Yield what came since the last call, and some trains before, lest an ACK was lost."""
-        if not self._fresh:
-            return
-        for train in list(self._bitmaps)[-REPEATED_PAIRS:]:
-            self._fresh[train] = None
-        pairs = [(train, self._bitmaps[train]) for train in self._fresh if train in self._bitmaps]
-        self._fresh = {}
-        for start in range(0, len(pairs), UNIT_PAIRS_MAX):
-            yield Units(tuple(pairs[start : start + UNIT_PAIRS_MAX]))
 
 
 def _bits(bitmap: int) -> Iterator[int]:

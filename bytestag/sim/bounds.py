@@ -23,7 +23,16 @@ from bytestag.dht import (
     routing,
 )
 from bytestag.dht import stock as stock_dialect
-from bytestag.network import control, handshake, replies, rpc, session, sessions, trains
+from bytestag.network import (
+    arrivals,
+    control,
+    handshake,
+    replies,
+    rpc,
+    session,
+    sessions,
+    trains,
+)
 from bytestag.tables import memory_stores, state
 
 BUCKETS_MAX = 160 * 32
@@ -87,7 +96,8 @@ OF_SESSION = (
     Bound("_transfers", session.TRANSFERS_REMEMBERED_MAX),
     Bound("_control._in_flight", control.IN_FLIGHT_MAX),
     Bound("_control._partial_bytes", control.REASSEMBLY_BYTES_MAX, int),
-    Bound("_receiver._bitmaps", trains.TRAINS_REMEMBERED_MAX),
+    Bound("_receiver._bitmaps", arrivals.TRAINS_REMEMBERED_MAX),
+    Bound("_sender._given_up", trains.GIVEN_UP_MAX),
 )
 
 

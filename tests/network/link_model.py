@@ -5,9 +5,10 @@ import itertools
 import random
 from dataclasses import dataclass
 
+from bytestag.network.arrivals import TrainReceiver
 from bytestag.network.congestion import Congestion
 from bytestag.network.rtt import Rtt
-from bytestag.network.trains import TrainReceiver, TrainSender
+from bytestag.network.trains import TrainSender
 from bytestag.network.units import UNIT_HEAD, Upload, unit_bytes_for
 
 DATAGRAM_BYTES = 1452

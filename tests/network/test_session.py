@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bytestag.config import DATAGRAM_BYTES_MAX, TRAIN_DATAGRAM_BYTES_MAX
 from bytestag.errors import PacketError
 from bytestag.network import session as s
+from bytestag.network.frames import Units
 from bytestag.network.rtt import Rtt
 from tests.network.helpers import ALICE, BOB, Pair, Wire
 
@@ -243,6 +244,26 @@ def test_a_probe_of_the_old_path_says_nothing_of_the_size_that_the_new_one_takes
     pair.addresses[id(pair.alice)] = ("127.0.0.2", 9999)
     pair.drive(lambda: False, seconds=1)
     assert pair.bob._sender.datagram_bytes == DATAGRAM_BYTES_MAX
+
+
+def test_a_session_ends_with_who_acknowledges_whatever_may_have_been_sent():
+    """He would have us send as fast as we can over a path that takes a hundredth."""
+    pair = confirmed()
+    for number in range(100):
+        value = memoryview(bytes(2**20))
+        pair.bob.upload(number.to_bytes(20, "big"), number, value, pair.bob.unit_bytes)
+    sent = 0
+    for round_ in range(100):
+        now = pair.now + round_ / 1000
+        for burst, _ in pair.bob.bursts_to_send(now):
+            sent += sum(map(len, burst.buffers))
+        newest = pair.bob._sender._next_train
+        pairs = tuple((number, 2**64 - 1) for number in range(max(newest - 79, 0), newest + 1))
+        pair.alice._control.send_frame(Units(pairs))
+        for burst, _ in pair.alice.bursts_to_send(now):
+            pair.bob.receive(memoryview(burst.buffers[0]), ALICE, now)
+    assert pair.bob.is_closed
+    assert sent < 2 * 2**20
 
 
 def test_an_idle_session_ends():

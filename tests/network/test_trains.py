@@ -2,15 +2,13 @@
 
 import pytest
 
+from bytestag.network.arrivals import REPEATED_PAIRS, TRAINS_REMEMBERED_MAX, TrainReceiver
 from bytestag.network.congestion import Snapshot
 from bytestag.network.frames import UNIT_PAIRS_MAX, Units
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import (
     BYTES_AT_ONCE,
     PROBE_SEGMENTS,
-    REPEATED_PAIRS,
-    TRAINS_REMEMBERED_MAX,
-    TrainReceiver,
     TrainSender,
 )
 from bytestag.network.units import UNIT_HEAD, Upload, unit_bytes_for
@@ -129,6 +127,19 @@ def test_acknowledgements_of_trains_never_sent_or_sent_before_change_nothing():
     made.receive_units(acked(0), 0.1)
     made.receive_units(acked(0), 0.2)
     assert made.resent_segments == 0
+
+
+def test_who_acknowledges_a_number_that_was_left_out_is_found_out():
+    estimator = Rtt()
+    made = TrainSender(bytes(8), estimator, Open(10**9), lambda: 100)
+    made.add(Upload(bytes(20), 5, memoryview(bytes(200 * UNIT_BYTES)), bytes(32), UNIT_BYTES))
+    numbers = {train for _ in range(9) for train, *_ in sent(made, 0.0)}
+    assert set(range(202)) - numbers == {3, 105}  # 100 // 32, and a hundred and one later
+    for number in sorted(numbers)[:50]:
+        assert made.receive_units(acked(number), 0.1)
+    assert made.receive_units(Units(((3, 0),)), 0.1)
+    assert made.receive_units(acked(10**9), 0.1)
+    assert not made.receive_units(acked(104, 105, 106), 0.1)
 
 
 def test_a_probe_that_is_answered_shows_what_was_lost_before():
