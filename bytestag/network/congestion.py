@@ -31,6 +31,8 @@ LOSS_MORE = 1.25
 LOSS_FORGOTTEN_ROUNDS = 64
 INITIAL_BYTES = 48 * 1024
 WINDOW_BYTES_MIN = 4 * 1452
+RATE_MIN = 4 * 1024.0
+"""Whoever sends less shows less: without a floor there would be no way back."""
 TICK_SECONDS = 0.001
 """Timers are not finer: so much is sent at one go."""
 TRAIN_SEGMENTS_MIN = 2
@@ -98,7 +100,7 @@ class Congestion:
     @property
     def rate(self) -> float:
         """What the path delivers, bytes a second; 0 before anything is known."""
-        return self._rates[0][1] if self._rates else 0.0
+        return max(self._rates[0][1], RATE_MIN) if self._rates else 0.0
 
     @property
     def delay(self) -> float:

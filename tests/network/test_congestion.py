@@ -123,6 +123,20 @@ def test_the_background_manner_leaves_queues_short_and_uses_what_is_free():
         assert run.there.queue_seconds <= 0.020
 
 
+def test_whatever_is_acknowledged_lost_or_delayed_the_next_datagram_is_seconds_away():
+    congestion = Congestion(0)
+    now = 0.0
+    for _ in range(1000):  # half of all is lost, and what arrives is late
+        kept = congestion.sent(1452, 0, now)
+        gone = congestion.sent(1452, 1452, now)
+        now += 3.0
+        congestion.lost(1452, gone)
+        congestion.acked(1452, kept, now)
+        congestion.ack_ended(0, now)
+        assert congestion.send_at() < now + 5
+        now = max(now, congestion.send_at())
+
+
 def test_another_path_is_learnt_anew_and_nothing_of_it_from_what_was_sent_before():
     run = Run(*link(100, 10))
     run.run(3)
