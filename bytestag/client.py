@@ -40,9 +40,8 @@ from bytestag.network.sessions import Sessions
 from bytestag.network.tokens import TokenMint
 from bytestag.sharing import Sharing
 from bytestag.tables.base import KVPTable
+from bytestag.tables.entries import KnownContact
 from bytestag.tables.sequence import Sequence
-from bytestag.tables.shared import SharedFilesKVPTable
-from bytestag.tables.state import KnownContact
 from bytestag.tables.stores import Stores
 from bytestag.uri import Link
 
@@ -103,7 +102,7 @@ class Client:
         return self.stores.cache
 
     @property
-    def shared_files_table(self) -> SharedFilesKVPTable:
+    def shared_files_table(self) -> Any:
         """The table of the user's files."""
         return self.sharing.table
 

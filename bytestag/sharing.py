@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bytestag.config import Config
 from bytestag.crypto.identity import Address
@@ -19,13 +20,15 @@ from bytestag.errors import UsageError
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent
 from bytestag.tables.base import KVPID, KVPRecord
-from bytestag.tables.due import Due
-from bytestag.tables.scanning import Progress, ScanResult
-from bytestag.tables.shared import SharedFilesKVPTable, SharedRoot
-from bytestag.tables.shared_keys import JoinedKeys, SharedKeys, keys_of_directory
+from bytestag.tables.entries import Due
 from bytestag.tables.stores import Stores
-from bytestag.tables.watching import ShareWatcher
 from bytestag.uri import Link
+
+if TYPE_CHECKING:  # a reader shares nothing, and need not load SQL
+    from bytestag.tables.scanning import Progress, ScanResult
+    from bytestag.tables.shared import SharedFilesKVPTable, SharedRoot
+    from bytestag.tables.shared_keys import JoinedKeys, SharedKeys
+    from bytestag.tables.watching import ShareWatcher
 
 _logger = logging.getLogger(__name__)
 
@@ -245,6 +248,8 @@ class Sharing:
 
     def _keys(self, shared: SharedFilesKVPTable) -> SharedKeys | JoinedKeys:
         """Return the keys that we serve. What the store holds is listed for nobody."""
+        from bytestag.tables.shared_keys import JoinedKeys, SharedKeys, keys_of_directory
+
         keys = SharedKeys(shared.database)
         stored = self._stores.stored
         if stored is None:
@@ -296,10 +301,17 @@ class Sharing:
         """Rescan the shares whenever they change, and publish what is new."""
         if self._watcher is None:
             self.table.value_changed_observer.register(self._note_change)
-            self._watcher = ShareWatcher(self.table, self._runtime, self._publish_changes)
+            self._watcher = self._new_watcher(self.table, self._publish_changes)
             self._watching = self._parent.create_task(self._watcher.run())
         else:
             self._watcher.shares_changed()
+
+    def _new_watcher(
+        self, table: SharedFilesKVPTable, on_change: Callable[[ScanResult], Awaitable[object]]
+    ) -> ShareWatcher:
+        from bytestag.tables.watching import ShareWatcher
+
+        return ShareWatcher(table, self._runtime, on_change)
 
     async def serve_store(self, directory: Path, linked: Callable[[], Iterable[Path]]) -> None:
         """Serve the objects of the content store in a directory, and files that it links to.
@@ -311,7 +323,7 @@ class Sharing:
             return
         self._store_objects, self._linked = directory, linked
         await self._runtime.offload(self._follow_links, stored)
-        self._store_watcher = ShareWatcher(stored, self._runtime, self._provide_stored)
+        self._store_watcher = self._new_watcher(stored, self._provide_stored)
         self._watching_store = self._parent.create_task(self._store_watcher.run())
 
     async def look_into_store(self) -> bool:

@@ -16,7 +16,8 @@ from bytestag.errors import AddressInUse, Timeout
 from bytestag.events.runtime import system_runtime
 from bytestag.hashing import sha1
 from bytestag.keys import KeyBytes
-from bytestag.tables.stores import memory_stores, open_stores
+from bytestag.tables.opening import open_stores
+from bytestag.tables.stores import memory_stores
 
 OURS = Identity.from_bytes(bytes(range(64)))
 

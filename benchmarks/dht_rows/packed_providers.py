@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from bytestag.keys import KeyBytes
+from bytestag.tables.entries import SEQ_MAX, Provider, sample
 from bytestag.tables.memory_stores import KEYS_PER_PROVIDER_MAX
-from bytestag.tables.providers import SEQ_MAX, Provider, sample
 
 KEY_BYTES = 20
 

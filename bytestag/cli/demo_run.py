@@ -22,7 +22,8 @@ from bytestag.config import GIB, MIB
 from bytestag.crypto.identity import Address, Identity
 from bytestag.dht.publishing import PublishOutcome
 from bytestag.events.runtime import Runtime
-from bytestag.tables.stores import Stores, memory_stores, open_stores
+from bytestag.tables.opening import open_stores
+from bytestag.tables.stores import Stores, memory_stores
 
 DEMO_COPIES = 3
 NAME = "demo-data"

@@ -26,7 +26,7 @@ from bytestag.daemon.settings import ANY_HOST, NodeSettings, client_host, networ
 from bytestag.dht.network import resolve
 from bytestag.errors import BytestagError, StorageError, Unreachable, UsageError
 from bytestag.events.runtime import Runtime
-from bytestag.tables.stores import memory_stores, open_stores
+from bytestag.tables.stores import memory_stores
 from bytestag.uri import Link
 
 _logger = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ async def open_node(
             copies=settings.copies,
             keep_seconds=settings.keep_seconds,
         )
+        from bytestag.tables.opening import open_stores  # SQL is for nodes that stay
+
         stores = await runtime.offload(
             open_stores,
             state,

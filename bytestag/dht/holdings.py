@@ -14,7 +14,7 @@ from bytestag.events.runtime import Runtime
 from bytestag.keys import KeyBytes
 from bytestag.network.packets import Held, Provider, Reply
 from bytestag.tables.base import KVPRecord, KVPTable
-from bytestag.tables.providers import Provider as StoredProvider
+from bytestag.tables.entries import Provider as StoredProvider
 
 HELD_MAX = 4
 PROVIDERS_MAX = 8

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bytestag.config import HOUR, PART_BYTES, Config
 from bytestag.crypto.identity import pack_address
@@ -28,8 +28,10 @@ from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import RATE_MIN, Link, Request
 from bytestag.tables.base import KVPID, Asked, KVPTable, ReadRow, Verdict
-from bytestag.tables.memory_stores import MemoryProviderTable
-from bytestag.tables.providers import ProviderTable
+
+if TYPE_CHECKING:
+    from bytestag.tables.memory_stores import MemoryProviderTable
+    from bytestag.tables.providers import ProviderTable
 
 _logger = logging.getLogger(__name__)
 

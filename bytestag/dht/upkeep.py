@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from bytestag.config import Config, K
 from bytestag.dht.network import DHTNetwork
 from bytestag.dht.replication import Replicator
 from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
-from bytestag.tables.memory_stores import MemoryProviderTable
-from bytestag.tables.providers import ProviderTable
+
+if TYPE_CHECKING:
+    from bytestag.tables.memory_stores import MemoryProviderTable
+    from bytestag.tables.providers import ProviderTable
 
 _logger = logging.getLogger(__name__)
 

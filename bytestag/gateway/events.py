@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bytestag.config import HOUR
 from bytestag.dht.downloading import FetchProgress
 from bytestag.dht.network import Sources
 from bytestag.dht.publishing import PublishOutcome, availability, is_safe_to_leave
 from bytestag.errors import BytestagError
-from bytestag.tables.scanning import ScanResult
 from bytestag.uri import format_address
+
+if TYPE_CHECKING:
+    from bytestag.tables.scanning import ScanResult
 
 Event = dict[str, Any]
 Emit = Callable[[Event], object]

@@ -7,6 +7,7 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bytestag.client import Client
 from bytestag.dht.publishing import PublishOutcome
@@ -14,9 +15,11 @@ from bytestag.errors import BytestagError, Incomplete, StorageError, Unreachable
 from bytestag.gateway import events
 from bytestag.gateway.events import Emit, Event, Throttle
 from bytestag.sharing import HINTS_MAX
-from bytestag.tables.scanning import ScanResult
-from bytestag.tables.shared import SharedRoot
 from bytestag.uri import Link
+
+if TYPE_CHECKING:
+    from bytestag.tables.scanning import ScanResult
+    from bytestag.tables.shared import SharedRoot
 
 _logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from bytestag.network import (
     sessions,
     trains,
 )
-from bytestag.tables import memory_stores, state
+from bytestag.tables import entries, memory_stores
 
 BUCKETS_MAX = 160 * 32
 """A bucket that does not hold us splits up to four times between depths that are multiples of 5."""
@@ -118,8 +118,8 @@ def measured(client: Client) -> Iterator[Measured]:
         yield Measured(f"slot {number} running", len(slot.current_tasks), slot.max_size)
         yield Measured(f"slot {number} waiting", slot.queue, slot.waiting_max)
     if client.stores.state is not None:
-        contacts = client.stores.state.contacts(state.CONTACTS_MAX + 1)
-        yield Measured("remembered contacts", len(contacts), state.CONTACTS_MAX)
+        contacts = client.stores.state.contacts(entries.CONTACTS_MAX + 1)
+        yield Measured("remembered contacts", len(contacts), entries.CONTACTS_MAX)
 
 
 def _measure(

@@ -8,31 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
+from bytestag.tables.entries import LEASE_SECONDS, Due
 from bytestag.tables.many_rows import chunks, insert_many
 from bytestag.tables.schema import due
 
-LEASE_SECONDS = 900.0
 WRITE_ROWS = 5000  # in key order where the caller has them so: few pages are written twice
 
 _c = due.c
 _COLUMNS = (_c.queue, _c.key, _c.sha1, _c.blake3, _c.due_time)
 _OLD_TIME = " ON CONFLICT DO NOTHING"
 _NEW_TIME = " ON CONFLICT (queue, key, sha1, blake3) DO UPDATE SET due_time = excluded.due_time"
-
-
-class Due(NamedTuple):
-    """A row and when it is due, in wall clock seconds."""
-
-    kvpid: KVPID
-    blake3: bytes
-    due_time: float
 
 
 class DueTable:

@@ -18,9 +18,16 @@ from bytestag import config
 from bytestag.errors import StorageError
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID
-from bytestag.tables.due import LEASE_SECONDS, Due
-from bytestag.tables.providers import SEQ_MAX, Provider, sample
-from bytestag.tables.state import CONTACTS_MAX, STATE_BYTES_MAX, KnownContact
+from bytestag.tables.entries import (
+    CONTACTS_MAX,
+    LEASE_SECONDS,
+    SEQ_MAX,
+    STATE_BYTES_MAX,
+    Due,
+    KnownContact,
+    Provider,
+    sample,
+)
 
 PROVIDER_ROWS_MAX = 100_000
 KEYS_PER_PROVIDER_MAX = PROVIDER_ROWS_MAX // 10

@@ -8,36 +8,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
 from bytestag import config
 from bytestag.keys import KeyBytes
 from bytestag.tables.database_engine import Database
+from bytestag.tables.entries import SEQ_MAX, Provider, sample
 from bytestag.tables.schema import provider_keys, providers, totals
 
 _TOTAL = "provider_keys"
 ROWS_MAX = 1_000_000  # keys in all records: some 100 MB
 EXPIRE_ROWS = 1000
-SEQ_MAX = 2**63 - 1  # what a database's integer holds
-
-
-class Provider(NamedTuple):
-    """One answer to "who has this key?"."""
-
-    provider_id: bytes
-    addresses: bytes
-    expires: int
-    record: bytes
-
-
-T = TypeVar("T")
-
-
-def sample(found: list[T], limit: int, rng: random.Random | None) -> list[T]:
-    """Return at most ``limit`` of what was found, at random."""
-    return (rng or random.Random()).sample(found, min(limit, len(found)))
 
 
 class ProviderTable:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from bytestag.tables.memory_stores import MemoryStateTable
-from bytestag.tables.state import StateTable
+if TYPE_CHECKING:
+    from bytestag.tables.memory_stores import MemoryStateTable
+    from bytestag.tables.state import StateTable
 
 RESERVED = 100_000
 """Numbers that one write of the state covers."""

@@ -8,31 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from bytestag.config import MIB
 from bytestag.errors import StorageError
 from bytestag.keys import KeyBytes
 from bytestag.tables.database_engine import Database
+from bytestag.tables.entries import CONTACTS_MAX, STATE_BYTES_MAX, KnownContact
 from bytestag.tables.schema import contacts, state
-
-CONTACTS_MAX = 2000  # twelve full buckets of twenty, and as many spares again, many times over
-STATE_BYTES_MAX = MIB
-
-
-@dataclass(frozen=True, slots=True)
-class KnownContact:
-    """A node that answered once, as of ``last_seen`` (wall clock seconds)."""
-
-    node_id: KeyBytes
-    host: str
-    port: int
-    last_seen: float
-    card: bytes = b""
-    """Its signed address card, opaque to tables."""
 
 
 class StateTable:

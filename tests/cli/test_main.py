@@ -57,6 +57,15 @@ def modules_of(*arguments):
     return set(done.stderr.split("\n")), done.stdout
 
 
+def test_a_fetch_loads_no_sql():
+    program = "import sys, bytestag.daemon.nodes, bytestag.gateway.jobs; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "bytestag.client" in done.stdout.split()
+    assert not {"sqlalchemy", "watchfiles", "rich", "aiohttp"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_import_nothing_heavy_and_no_command(option):
     modules, printed = modules_of(option)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bytestag.tables.database_engine import Database
+from bytestag.tables.entries import Provider
 from bytestag.tables.memory_stores import MemoryProviderTable
-from bytestag.tables.providers import Provider, ProviderTable
+from bytestag.tables.providers import ProviderTable
 from tests.tables.helpers import key_of, numbered
 
 MakeTable = Callable[..., ProviderTable | MemoryProviderTable]

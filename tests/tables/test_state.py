@@ -12,8 +12,9 @@ from bytestag.config import MIB
 from bytestag.errors import StorageError
 from bytestag.keys import KeyBytes
 from bytestag.tables.database_engine import Database
+from bytestag.tables.entries import KnownContact
 from bytestag.tables.memory_stores import MemoryStateTable
-from bytestag.tables.state import KnownContact, StateTable
+from bytestag.tables.state import StateTable
 
 MakeState = Callable[..., StateTable | MemoryStateTable]
 
