@@ -88,7 +88,7 @@ class Shares:
     @property
     def paths(self) -> list[Path]:
         """What is shared."""
-        return self._client.shared_files_table.shared_directories
+        return self._client.sharing.table.shared_directories
 
     def registered(self) -> list[Path]:
         """Return what was asked for through the door."""
