@@ -21,7 +21,7 @@ def share(run, seconds=12, measured_from=4, ideal=IDEAL):
 
 
 @pytest.mark.parametrize("queue", QUEUES)
-@pytest.mark.parametrize("rtt_ms", [10, 50, 200])
+@pytest.mark.parametrize("rtt_ms", [*(pytest.param(ms, marks=LONG) for ms in (10, 200)), 50])
 @pytest.mark.parametrize("loss", [0.01, *(pytest.param(p, marks=LONG) for p in (0, 0.02, 0.05))])
 def test_random_loss_costs_little_more_than_what_is_lost(loss, rtt_ms, queue):
     used, resent = share(Run(*link(MBIT, rtt_ms, queue, loss)))

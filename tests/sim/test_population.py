@@ -112,7 +112,7 @@ def test_the_idle_sleep_and_keep_what_they_stored():
     populated(main, awake_max=50)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_hops_are_those_of_a_model_of_the_same_rule():
     census = Census(20_000, seed=3)
 

@@ -420,7 +420,7 @@ def test_a_directory_that_becomes_a_link_again_and_again_leads_nowhere(directory
     swapper.start()
     landed = 0
     try:
-        for number in range(800):
+        for number in range(300):
             with contextlib.suppress(StorageError):
                 land(directory, "d", f"{number}", whole=b"evil")
                 landed += 1
