@@ -1,7 +1,7 @@
 """Small random histories with every fault: none ends wrong, lost or stuck.
 
-The first three are played here, two hundred by ``.ci/run``, five thousand by ``.ci/run long``. A seed
-that failed once and is not among the two hundred is added to ``FAILED``.
+The first three are played here, two hundred by ``.ci/run``, five thousand by ``.ci/run long``. A
+seed that failed once and is not among the two hundred is added to ``FAILED``.
 """
 
 import os
