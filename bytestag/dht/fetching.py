@@ -17,7 +17,7 @@ from bytestag.dht.caching import PathCache
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
-from bytestag.dht.source import GETS_AT_FIRST, Source
+from bytestag.dht.source import GETS_NEAR, Source
 from bytestag.errors import BytestagError, Corrupt, NotFound, Timeout, Unreachable
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent, Task
@@ -134,7 +134,7 @@ class Fetcher:
 
     @property
     def _most(self) -> int:
-        return max(GETS_AT_FIRST, sum(source.most for source in self._usable(self._servers)))
+        return sum(source.most for source in self._usable(self._servers)) or GETS_NEAR
 
     def _let_next_in(self) -> None:
         while self._line:

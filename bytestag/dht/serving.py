@@ -22,7 +22,7 @@ from bytestag.errors import BytestagError, LocalError, PacketError
 from bytestag.events.batcher import Batcher
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot, SlotFull
-from bytestag.events.tasks import Parent
+from bytestag.events.tasks import Parent, Task
 from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
@@ -69,6 +69,8 @@ class Serving:
             self._record_slot: Counter(),
         }
         """How many places each peer has, running and waiting; a large value takes several."""
+        self._gets: dict[tuple[Link, bytes], Task[None]] = {}
+        """Those running and waiting, by transfer."""
         self.counters: Counter[str] = Counter()
 
     @property
@@ -85,6 +87,8 @@ class Serving:
                 else:
                     self.counters["transfer ID used twice"] += 1
             case m.Cancel(id=id_):
+                if (task := self._gets.get((link, id_))) is not None:
+                    task.stop()  # it may not have had its turn yet
                 link.session.cancel_upload(id_)
                 link.upload_ended(id_)
             case m.Offer():
@@ -118,6 +122,10 @@ class Serving:
             self.counters["busy"] += 1
             self._refuse(link, request)
             return
+        if isinstance(request, m.Get):
+            name = link, request.id
+            self._gets[name] = task
+            task.observer.register(lambda _: self._gets.pop(name, None))
         share[link.node_id] += places
         task.observer.register(lambda _: self._give_back(share, link.node_id, places))
 

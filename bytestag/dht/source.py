@@ -8,8 +8,12 @@ from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError
 from bytestag.network.links import GETS_PER_PEER_MAX
 
-GETS_AT_FIRST = 16
-"""4 MiB in parts: what a round trip of 50 ms takes at 600 Mbit/s."""
+GETS_AT_FIRST = 4
+GETS_MIN = 2
+GETS_NEAR = 16
+"""More gain nothing where values wait for each other: 4 MiB in parts."""
+QUICK_SECONDS = 0.25
+SLOW_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -27,9 +31,14 @@ class Source:
     def learn(self, seconds: float, rtt_seconds: float) -> None:
         """A value took so long: ask for more at a time, unless they wait for each other.
 
-        Far away a value takes little more than a round trip, however many are asked for.
+        Far away a value takes little more than a round trip, however many are asked for. Over a
+        slow path each would wait for all before it, longer than anybody has patience.
         """
-        if seconds > 4 * rtt_seconds:
-            self.most = max(self.most - 1, GETS_AT_FIRST)
-        elif seconds < 2 * rtt_seconds and self.active + 1 >= self.most:
-            self.most = min(self.most + 1, GETS_PER_PEER_MAX)
+        is_far = seconds < 2 * rtt_seconds
+        if seconds > max(4 * rtt_seconds, SLOW_SECONDS):
+            self.most = max(self.most // 2, GETS_MIN)
+        elif seconds > 4 * rtt_seconds and self.most > GETS_NEAR:
+            self.most -= 1
+        elif self.active + 1 >= self.most and (is_far or seconds < QUICK_SECONDS):
+            most = GETS_PER_PEER_MAX if is_far else max(self.most, GETS_NEAR)
+            self.most = min(self.most + 1, most)

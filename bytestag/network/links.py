@@ -70,8 +70,6 @@ class _Incoming:
     offset: int
     length: int
     done: asyncio.Future[None]
-    progressed: float = 0.0
-    """When the last unit came, loop seconds."""
 
 
 class Conversation:
@@ -112,6 +110,8 @@ class Link:
         self._waiting: dict[bytes, asyncio.Queue[m.Message | None]] = {}
         self._incoming: dict[bytes, _Incoming] = {}
         self.uploads_done: dict[bytes, Callable[[], None]] = {}
+        self._progressed = 0.0
+        """When the last unit of any transfer came: those behind it wait for their turn."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -201,10 +201,10 @@ class Link:
 
     async def _until_whole(self, incoming: _Incoming, idle_seconds: float) -> None:
         done, now = incoming.done, self._owner.now
-        incoming.progressed = now()
-        deadline = incoming.progressed + idle_seconds + incoming.length / RATE_MIN
+        self._progressed = now()
+        deadline = self._progressed + idle_seconds + incoming.length / RATE_MIN
         while not (done.done() or incoming.download.is_done):
-            until = min(incoming.progressed + idle_seconds, deadline)
+            until = min(self._progressed + idle_seconds, deadline)
             if now() >= until:
                 raise Timeout(f"no byte came for {idle_seconds:g} s, or hardly any")
             await asyncio.wait([done], timeout=until - now())
@@ -231,7 +231,7 @@ class Link:
         incoming = self._incoming.get(download.transfer_id)
         if incoming is None or incoming.done.done():
             return
-        incoming.progressed = self._owner.now()
+        self._progressed = self._owner.now()
         if has_failed:
             _fail(incoming.done, Corrupt("a unit did not authenticate"))
         elif download.is_done:

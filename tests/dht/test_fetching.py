@@ -1,10 +1,12 @@
 """One value: from here, from servers, from donors; who is asked, who is mistrusted, the cost."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from bytestag.dht.fetching import MISTRUST_SECONDS, Fetcher, Wanted
+from bytestag.dht.source import Source
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
@@ -171,6 +173,63 @@ def test_a_source_is_asked_for_a_few_values_at_one_time():
         found = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
         assert found == list(rows.values())
         assert 1 < most <= GETS_PER_PEER_MAX
+
+    in_cluster(main, 1)
+
+
+def test_a_slow_line_is_not_asked_for_more_than_it_brings_in_time():
+    rows = {}
+    for seed in range(24):
+        rows |= own(content(250_000, seed))
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], rows)
+        fetcher.add_server(contact(fetcher, nodes[0]))
+        slow = replace(CALM, uplink_bytes_per_second=40_000)
+        cluster.world.network.conditions = slow
+
+        async def fetch(value):
+            async with fetcher.place():
+                return await fetcher.fetch(wanted(value))
+
+        assert await asyncio.gather(*map(fetch, rows.values())) == list(rows.values())
+        (source,) = fetcher._sources.values()
+        assert source.fault is None  # nothing came too late
+        assert source.most < 4
+
+    in_cluster(main, 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rtt", "most"),
+    [(0.002, 0.001, 16), (0.21, 0.2, 112), (0.5, 0.2, 4), (3.0, 0.2, 2), (3.0, 2.0, 112)],
+)
+def test_more_is_asked_of_whom_it_helps(seconds, rtt, most):
+    source = Source(None)
+    for _ in range(200):
+        source.active = source.most - 1
+        source.learn(seconds, rtt)
+    assert source.most == most
+
+
+def test_a_get_that_is_cancelled_before_its_turn_is_not_served():
+    async def main(cluster, fetcher, nodes):
+        rows = own(VALUE)
+        add_values(nodes[0], rows)
+        link = await fetcher._network.link_to(contact(fetcher, nodes[0]))
+        slot = nodes[0].upload_slot
+        slot.max_size, true_size = 0, slot.max_size
+        get = asyncio.ensure_future(link.get(sha1(VALUE), length=50_000, idle_seconds=5))
+        await asyncio.sleep(1)
+        assert slot.queue == 1
+        get.cancel()
+        await asyncio.sleep(1)
+        assert slot.queue == 0
+        slot.max_size = true_size
+        assert nodes[0]._serving._gets == {}
+        assert (await link.get(sha1(VALUE), length=50_000, idle_seconds=5)).value == VALUE
+        await asyncio.sleep(1)
+        assert nodes[0]._serving.counters["bytes uploaded"] == 50_000
 
     in_cluster(main, 1)
 
