@@ -176,8 +176,9 @@ class Meter:
         self._thread.start()
 
     def _sample(self) -> None:
-        while not self._is_over.wait(SAMPLE_SECONDS):
-            self._samples.append((time.monotonic(), self._host.received()[0]))
+        with contextlib.suppress(OSError):  # the host is gone
+            while not self._is_over.wait(SAMPLE_SECONDS):
+                self._samples.append((time.monotonic(), self._host.received()[0]))
 
     def stop(self) -> float:
         """Return the seconds between the first 64 KiB and the last."""
