@@ -31,7 +31,7 @@ def test_five_thousand_histories_end_well():
     assert seeds.main(["200-4999", "--jobs", str(os.cpu_count() or 1)]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_histories_that_are_played_at_one_time_end_as_they_do_one_by_one(capsys):
     assert seeds.main(["5", "9"]) == 0
     one_by_one = capsys.readouterr().out
@@ -47,7 +47,7 @@ def test_a_history_leaves_the_same_trace_each_time_and_another_one_another():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hash_seed", ["1", "2"])
+@pytest.mark.parametrize("hash_seed", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_the_trace_of_a_history_does_not_depend_on_the_process(hash_seed):
     printed = subprocess.run(
         [sys.executable, "-m", "bytestag.sim.seeds", "9"],
