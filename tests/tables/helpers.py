@@ -10,7 +10,8 @@ from bytestag.tables.base import KVPID, KVPRecord, Standing
 
 NOW = 1_000_000
 TTL = 86_490
-COLLISIONS = Path(__file__).parents[3] / "shared/data/sha1-collisions"
+COLLISIONS = Path(__file__).with_name("collisions")
+"""Pairs of different bytes with one SHA-1: shattered.io (2017), sha-mbles.github.io (2020)."""
 
 
 def key_of(value: bytes) -> KeyBytes:

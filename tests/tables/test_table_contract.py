@@ -209,8 +209,6 @@ def test_equal_bytes_under_two_keys_are_two_rows(table: KVPTable) -> None:
 
 
 def test_two_values_with_one_sha1_live_side_by_side(table: KVPTable) -> None:
-    if not COLLISIONS.is_dir():
-        pytest.skip("the published SHA-1 collisions are not beside this checkout")
     values = [(COLLISIONS / f"sha-mbles-{number}.bin").read_bytes() for number in (1, 2)]
     (first, one), (second, two) = rows = [row(value) for value in values]
     assert one != two
