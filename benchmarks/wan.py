@@ -155,7 +155,7 @@ def flow_of_peer(control: str, path: Path) -> float | None:
         return None
     with routed(path) as (hosts, router):
         server = subprocess.Popen(
-            hosts[1].command("timeout", "60", "iperf3", "-s", "-1"),
+            hosts[1].command("iperf3", "-s", "-1"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -163,10 +163,10 @@ def flow_of_peer(control: str, path: Path) -> float | None:
             time.sleep(0.5)
             command = ["iperf3", "-J", "-C", control, "-t", str(PEER_SECONDS), "-c"]
             done = subprocess.run(
-                hosts[0].command("timeout", "60", *command, hosts[1].address),
+                hosts[0].command(*command, hosts[1].address),
                 capture_output=True,
                 text=True,
-                timeout=70,
+                timeout=60,
             )
             received = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
         except (subprocess.TimeoutExpired, ValueError, KeyError) as error:
