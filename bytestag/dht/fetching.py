@@ -261,9 +261,8 @@ class Fetcher:
             sources = await self.look_up(wanted.key, is_enough)
             is_in_doubt = sources.is_empty or (failed and not _is_any_busy(errors))
             if sources.answered and is_in_doubt and not sources.is_complete:
-                sources = self._learn(
-                    await self._network.find_value_disjointly(wanted.key, without=failed)
-                )
+                found = await self._network.find_value_disjointly(wanted.key, without=failed)
+                sources = self._learn(found)
             holders = [c for c, held in sources.holders if _may_hold(held, wanted)]
             self.counts.holders += len(holders)
             for value in sources.values:  # small ones come inside the replies
@@ -277,10 +276,14 @@ class Fetcher:
             if not usable:
                 await self.probes_ended()  # only they can help now
                 if len(self._servers) == before:
-                    return
+                    break
+        async for source in self._servers_with_room(tried, None):  # there is nobody else
+            yield source
 
-    async def _servers_with_room(self, tried: set[bytes]) -> AsyncIterator[Source]:
-        """Yield servers, the least busy first; wait a moment if all are at their limit."""
+    async def _servers_with_room(
+        self, tried: set[bytes], seconds: float | None = OVERTAKE_SECONDS
+    ) -> AsyncIterator[Source]:
+        """Yield servers, the least busy first; wait so long while all are at their limit."""
         while True:
             left = [s for s in self._usable(self._servers) if s.contact.id not in tried]
             if not left:
@@ -289,7 +292,7 @@ class Fetcher:
             if source.active >= source.most:
                 self._freed.clear()
                 try:
-                    async with asyncio.timeout(OVERTAKE_SECONDS):
+                    async with asyncio.timeout(seconds):
                         await self._freed.wait()
                 except TimeoutError:
                     return

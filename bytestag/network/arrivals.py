@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ from bytestag.network.frames import UNIT_PAIRS_MAX, Units
 
 TRAINS_REMEMBERED_MAX = 256
 REPEATED_PAIRS = 4
+"""At least so many of the newest trains are acknowledged again."""
 
 
 class TrainReceiver:
@@ -17,6 +19,8 @@ class TrainReceiver:
     def __init__(self) -> None:
         self._bitmaps: OrderedDict[int, int] = OrderedDict()
         self._fresh: dict[int, None] = {}
+        self._last: list[int] = []
+        """What the last acknowledgement was the first to tell of."""
 
     def receive(self, train: int, index: int) -> None:
         """A segment came and was kept (or is not needed any more)."""
@@ -35,8 +39,9 @@ class TrainReceiver:
         """Yield what came since the last call, and some trains before, lest an ACK was lost."""
         if not self._fresh:
             return
-        for train in list(self._bitmaps)[-REPEATED_PAIRS:]:
-            self._fresh[train] = None
+        newest = itertools.islice(reversed(self._bitmaps), REPEATED_PAIRS)
+        told, self._last = self._last, list(self._fresh)
+        self._fresh |= dict.fromkeys([*told, *newest])
         pairs = [(train, self._bitmaps[train]) for train in self._fresh if train in self._bitmaps]
         self._fresh = {}
         for start in range(0, len(pairs), UNIT_PAIRS_MAX):

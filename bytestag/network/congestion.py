@@ -15,7 +15,7 @@ import math
 from collections import deque
 from typing import NamedTuple
 
-NORMAL_QUEUE_SECONDS = 0.060
+NORMAL_QUEUE_SECONDS = 0.040
 BACKGROUND_QUEUE_SECONDS = 0.015
 STARTUP_GAIN = 2.77
 CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bytestag.dht.fetching import MISTRUST_SECONDS, Fetcher, Wanted
+from bytestag.dht.network import Sources
 from bytestag.dht.source import Source
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
 from bytestag.hashing import blake3, sha1
@@ -196,6 +197,28 @@ def test_a_slow_line_is_not_asked_for_more_than_it_brings_in_time():
         (source,) = fetcher._sources.values()
         assert source.fault is None  # nothing came too late
         assert source.most < 4
+
+    in_cluster(main, 1)
+
+
+def test_a_busy_server_is_waited_for_if_there_is_nobody_else():
+    rows = {}
+    for seed in range(6):
+        rows |= own(content(250_000, seed))
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], rows)
+        fetcher.add_server(contact(fetcher, nodes[0]))
+        (source,) = fetcher._sources.values()
+        source.most = 1
+        slow = replace(CALM, uplink_bytes_per_second=100_000)
+        cluster.world.network.conditions = slow
+        fetcher.look_up = no_look_up
+        fetched = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
+        assert fetched == list(rows.values())
+
+    async def no_look_up(key, is_enough):
+        return Sources(key)
 
     in_cluster(main, 1)
 

@@ -294,6 +294,19 @@ def test_the_last_trains_are_repeated_lest_an_acknowledgement_was_lost():
     assert sorted(train for train, _ in units.pairs) == list(range(11 - REPEATED_PAIRS, 11))
 
 
+def test_what_an_acknowledgement_told_is_told_once_more_by_the_next():
+    receiver = TrainReceiver()
+    for train in range(20):
+        receiver.receive(train, 0)
+    list(receiver.units_to_send())  # lost
+    receiver.receive(20, 0)
+    (units,) = receiver.units_to_send()
+    assert sorted(train for train, _ in units.pairs) == list(range(21))
+    receiver.receive(21, 0)
+    (units,) = receiver.units_to_send()
+    assert len(units.pairs) == REPEATED_PAIRS
+
+
 def test_many_trains_are_acknowledged_in_several_frames_and_old_ones_forgotten():
     receiver = TrainReceiver()
     for train in range(TRAINS_REMEMBERED_MAX + 50):
