@@ -25,6 +25,7 @@ from bytestag.network.units import (
     SealedUnit,
     Upload,
 )
+from bytestag.recent import Recent
 
 PROBE_SEGMENTS = 2
 PROBES_MAX = 3
@@ -92,9 +93,9 @@ class TrainSender:
         self._unsent: OrderedDict[bytes, Upload] = OrderedDict()
         """Those with units that were not begun, in order."""
         self._trains: OrderedDict[int, _Train] = OrderedDict()
-        self._given_up: OrderedDict[int, float] = OrderedDict()
-        """Trains taken for lost of late, and when they were sent: an acknowledgement that comes all
-        the same says that we were too quick."""
+        self._given_up: Recent[int, bool] = Recent(GIVEN_UP_MAX)
+        """Trains taken for lost of late: an acknowledgement that comes all the same says that we
+        were too quick."""
         self._lost: deque[Segment] = deque()
         self._begun: tuple[Upload, int, SealedUnit, int] | None = None
         """A unit of which some segments were sent: upload, number, unit, next segment."""
@@ -177,7 +178,7 @@ class TrainSender:
 
     def _regret(self, number: int) -> None:
         """If a train was taken for lost and arrived after all, be more patient from now on."""
-        if self._given_up.pop(number, None) is not None:
+        if self._given_up.pop(number):
             self._patience = min(2 * self._patience, PATIENCE_MAX)
 
     def _acknowledge(self, number: int, train: _Train, newly: int, now: float) -> None:
@@ -214,9 +215,7 @@ class TrainSender:
 
     def _declare_lost(self, number: int, train: _Train) -> None:
         del self._trains[number]
-        self._given_up[number] = train.time
-        if len(self._given_up) > GIVEN_UP_MAX:
-            self._given_up.popitem(last=False)
+        self._given_up.put(number, True)
         size = train.pending.bit_count() * train.sizes
         self._in_flight -= size
         self.congestion.lost(size, train.snapshot)
