@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from bytestag.keys import KeyBytes
 from bytestag.tables.base import KVPID, Asked, KVPRecord, KVPTable, ReadRow, Verdict
 
+T = TypeVar("T")
+R = TypeVar("R")
 _LAST_WORDS = (Verdict.HELD, Verdict.EXPIRED, Verdict.TOO_LARGE)
 """Verdicts of the primary that stand, whoever else has the row."""
 
@@ -79,19 +82,19 @@ class AggregatedKVPTable(KVPTable):
         raise KeyError(record.kvpid)
 
     def read_rows(self, records: Sequence[KVPRecord]) -> list[bytes | None]:
-        values: list[bytes | None] = [None] * len(records)
-        for table in self._readable:
-            missing = [number for number, value in enumerate(values) if value is None]
-            found = table.read_rows([records[number] for number in missing])
-            for number, value in zip(missing, found, strict=True):
-                values[number] = value
-        return values
+        return self._first(records, lambda table, left: table.read_rows(left))
 
     def read_remembered(self, asked: Sequence[Asked]) -> list[ReadRow | None]:
-        found: list[ReadRow | None] = [None] * len(asked)
+        return self._first(asked, lambda table, left: table.read_remembered(left))
+
+    def _first(
+        self, items: Sequence[T], read: Callable[[KVPTable, list[T]], Sequence[R | None]]
+    ) -> list[R | None]:
+        """Return for each item what the first table gives that has it."""
+        found: list[R | None] = [None] * len(items)
         for table in self._readable:
             left = [number for number, row in enumerate(found) if row is None]
-            rows = table.read_remembered([asked[number] for number in left])
+            rows = read(table, [items[number] for number in left])
             for number, row in zip(left, rows, strict=True):
                 found[number] = row
         return found
