@@ -379,8 +379,7 @@ class Downloader:
         if file.was_there and await landing.do((part, None)):
             job.progress.bytes_resumed += part.size
         else:
-            async with self._fetcher.place():
-                await self._resolver.part(part, lambda value: landing.do((part, value)))
+            await self._resolver.part(part, lambda value: landing.do((part, value)))
         job.progress.bytes_done += part.size
         job.report(job.progress)
 

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from bytestag.config import INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX, Config
@@ -19,6 +18,7 @@ from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
 from bytestag.dht.source import GETS_NEAR, Source
 from bytestag.errors import BytestagError, Corrupt, NotFound, Timeout, Unreachable
+from bytestag.events.line import Line
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent, Task
 from bytestag.hashing import blake3, sha1
@@ -94,8 +94,8 @@ class Fetcher:
         self._servers: dict[bytes, None] = {}
         self._regions = RegionMap()
         self._freed = asyncio.Event()
-        self._placed = 0
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line = Line(lambda: self._most)
+        """Values that are fetched at one time, so that none waits long at a server."""
         self._parent = parent
         self._path_cache = path_cache
         self._looked_up: dict[KeyBytes, Sources] = {}
@@ -113,35 +113,9 @@ class Fetcher:
         """Whether anybody who serves all that the link names has answered."""
         return bool(self._servers)
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Wait, in line, until one more value would keep no other waiting at the servers."""
-        while self._placed >= self._most:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._line.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._let_next_in()  # the turn came together with the cancellation
-                raise
-        self._placed += 1
-        try:
-            yield
-        finally:
-            self._placed -= 1
-            self._let_next_in()
-
     @property
     def _most(self) -> int:
         return sum(source.most for source in self._usable(self._servers)) or GETS_NEAR
-
-    def _let_next_in(self) -> None:
-        while self._line:
-            turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
 
     async def fetch(self, wanted: Wanted, take: Take | None = None) -> bytes:
         """Return the verified bytes of a value.
@@ -155,6 +129,10 @@ class Fetcher:
             Timeout: holders are known, but none delivered.
             Corrupt: holders delivered, but only wrong bytes.
         """
+        async with self._line.place():
+            return await self._fetch(wanted, take)
+
+    async def _fetch(self, wanted: Wanted, take: Take | None) -> bytes:
         if self._has_values:
             value = await self._runtime.offload(self._read_here, wanted)
             if value is not None and (take is None or await take(value)):
@@ -340,8 +318,7 @@ class Fetcher:
         finally:
             source.active -= 1
             self._freed.set()
-        if len(fetched.value) > INLINE_VALUE_BYTES_MAX:
-            source.learn(self._runtime.monotonic() - began, link.session.rtt_seconds)
+        source.learn(self._runtime.monotonic() - began, link.session.rtt_seconds)
         return bytes(fetched.value)
 
     def _count(self, source: Source, value: bytes) -> None:

@@ -7,6 +7,7 @@
 :mod:`.scheduler`    puts events into the reactor at their time
 :mod:`.tasks`        an asyncio task with progress, hooks, and a result for other threads
 :mod:`.slots`        a bounded place to run tasks in
+:mod:`.line`         so many at one time as a function says, in order
 :mod:`.batcher`      what waits together is done together, off the loop
 ===================  =======================================================================
 """

@@ -1,0 +1,65 @@
+"""So many at one time, in order."""
+
+import asyncio
+
+from bytestag.events.line import Line
+
+
+def entered(most, leave_after=()):
+    """Return who is inside, in order of entry, when five came and some of the first left."""
+
+    async def main():
+        line, order, may_leave = Line(most), [], [asyncio.Event() for _ in range(5)]
+
+        async def one(number):
+            async with line.place():
+                order.append(number)
+                await may_leave[number].wait()
+
+        tasks = [asyncio.ensure_future(one(number)) for number in range(5)]
+        await asyncio.sleep(0.01)
+        for number in leave_after:
+            if number < 0:
+                tasks[-number].cancel()
+            else:
+                may_leave[number].set()
+            await asyncio.sleep(0.01)
+        found = list(order)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return found
+
+    return asyncio.run(main())
+
+
+def test_who_leaves_lets_the_next_in():
+    assert entered(lambda: 2) == [0, 1]
+    assert entered(lambda: 2, [1, 0]) == [0, 1, 2, 3]
+
+
+def test_a_number_that_moves_is_followed():
+    most = iter([2, 2, 2, 2, 2, 1, 1, 1, 1, 1])
+    assert entered(lambda: next(most), [0]) == [0, 1]  # one inside is enough now
+
+
+def test_who_is_cancelled_in_line_does_not_keep_the_others():
+    assert entered(lambda: 1, [-1, 0]) == [0, 2]
+
+
+def test_a_turn_that_comes_together_with_a_cancellation_is_passed_on():
+    async def main():
+        line, order = Line(lambda: 1), []
+
+        async def one(number):
+            async with line.place():
+                order.append(number)
+
+        async with line.place():
+            first, second = (asyncio.ensure_future(one(number)) for number in range(2))
+            await asyncio.sleep(0.01)
+        first.cancel()  # its turn was set just now
+        await second
+        return order
+
+    assert asyncio.run(main()) == [1]
