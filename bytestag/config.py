@@ -32,6 +32,7 @@ INLINE_VALUE_BYTES_MAX = KIB  # what may travel in the clear or inside an offer
 DATAGRAM_BYTES_MAX = 1200  # to an address whose path is not proven (RFC 9000, 14.1)
 TRAIN_DATAGRAM_BYTES_MAX = 1452  # 1,500 less IPv6 and UDP headers
 TRAIN_SEGMENTS_MAX = 44  # 44 × 1,452 stays under the 65,507 bytes of one UDP send
+UDP_BYTES_MAX = 65_507  # 65,535 less IPv4 and UDP headers
 K = 20
 ALPHA = 8
 BETA = 3

@@ -108,6 +108,11 @@ class Congestion:
         return self._delay
 
     @property
+    def delivered(self) -> int:
+        """Bytes acknowledged since the session began."""
+        return self._delivered
+
+    @property
     def window_bytes(self) -> float:
         """How much may be on its way."""
         if not self._rates or self._delay == math.inf:
@@ -138,7 +143,7 @@ class Congestion:
 
     def segments(self, datagram_bytes: int, most: int) -> int:
         """Return how many datagrams to send as one train: about a tick's worth."""
-        return max(TRAIN_SEGMENTS_MIN, min(int(self._tick_bytes / datagram_bytes), most))
+        return min(max(int(self._tick_bytes / datagram_bytes), TRAIN_SEGMENTS_MIN), most)
 
     @property
     def _tick_bytes(self) -> float:

@@ -241,7 +241,8 @@ class ControlChannel:
         if now >= max(sent.time, self._last_progress) + self._rtt.probe_timeout:
             del self._in_flight[counter]
             self._reliable.extendleft(reversed(sent.frames))
-            self._rtt.back_off()
+            if sent.frames:  # a probe of the path's size says nothing of its load (RFC 8899, 3)
+                self._rtt.back_off()
             self._last_progress = now
 
     def datagrams_to_send(self, now: float, *, ack_now: bool = False) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bytestag.config import DATAGRAM_BYTES_MAX, HOUR, TRAIN_DATAGRAM_BYTES_MAX
+from bytestag.config import HOUR
 from bytestag.crypto.identity import Address
 from bytestag.errors import PacketError
 from bytestag.network import frames
@@ -19,6 +19,7 @@ from bytestag.network.arrivals import TrainReceiver
 from bytestag.network.congestion import Congestion
 from bytestag.network.control import ControlChannel
 from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreement
+from bytestag.network.path_mtu import PathMtu
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import Burst, TrainSender
 from bytestag.network.units import (
@@ -38,7 +39,6 @@ DOUBT_SECONDS = 5.0
 """A peer that answers nothing for so long, asked again and again, may have restarted."""
 DOWNLOADS_MAX = 4096
 TRANSFERS_REMEMBERED_MAX = 4096
-MTU_PROBES_MAX = 3
 BACKOFFS_MAX = 20
 """Probes in vain after which the peer is gone: some 45 s. At two datagrams in five lost, each way,
 one probe in three gets its answer."""
@@ -118,9 +118,7 @@ class Session:
         self._events: list[Event] = []
         self._candidate: tuple[Address, bytes, bool] | None = None
         """Another address of the peer, the nonce it must echo, whether to challenge it now."""
-        self._mtu_probes: dict[int, int] = {}
-        self._mtu_probes_sent = 0
-        self._wants_mtu_probe = False
+        self._mtu = PathMtu()
         if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
             self._control.greet()
 
@@ -205,10 +203,9 @@ class Session:
         for message in self._control.receive(counter, received, now):
             self._events.append(MessageReceived(message))
         self._events.extend(UploadFinished(u) for u in self._sender.take_finished())
-        for counter in self._control.acked_pings & self._mtu_probes.keys():
-            self._sender.datagram_bytes = max(
-                self._sender.datagram_bytes, self._mtu_probes.pop(counter)
-            )
+        if self._mtu.probe in self._control.acked_pings:
+            self._mtu.acknowledged()
+            self._sender.datagram_bytes = self._mtu.datagram_bytes
         self._control.acked_pings.clear()
 
     def _receive_unit(self, datagram: memoryview, address: Address, now: float) -> None:
@@ -281,8 +278,8 @@ class Session:
             self._rtt.forget()
             self._sender.congestion.path_changed(now)
         self.address, self._candidate = address, None
-        self._sender.datagram_bytes, self._mtu_probes_sent = DATAGRAM_BYTES_MAX, 0
-        self._mtu_probes.clear()
+        self._mtu = PathMtu()
+        self._sender.datagram_bytes = self._mtu.datagram_bytes
 
     # --- Commands --------------------------------------------------------------------------------
 
@@ -300,7 +297,6 @@ class Session:
         upload = Upload(transfer_id, slot, plain, self.agreement.send_key, unit_bytes)
         self._sender.add(upload)
         self._events.extend(UploadFinished(u) for u in self._sender.take_finished())
-        self._probe_mtu()
         return upload
 
     def claim_transfer(self, transfer_id: bytes) -> bool:
@@ -344,19 +340,6 @@ class Session:
             self.is_closed = True
             self._events.append(Closed(reason))
 
-    def _probe_mtu(self) -> None:
-        self._mtu_probes = {
-            counter: size
-            for counter, size in self._mtu_probes.items()
-            if self._control.is_in_flight(counter)
-        }
-        if (
-            self._sender.datagram_bytes == DATAGRAM_BYTES_MAX
-            and self._mtu_probes_sent < MTU_PROBES_MAX
-            and not self._mtu_probes
-        ):
-            self._wants_mtu_probe = True
-
     # --- Time and sending ------------------------------------------------------------------------
 
     def on_timeout(self, now: float) -> None:
@@ -390,11 +373,17 @@ class Session:
             yield Burst([datagram], len(datagram)), self.address
         if self.is_closed:
             return
-        if self._wants_mtu_probe:
-            self._wants_mtu_probe = False
-            self._mtu_probes_sent += 1
-            counter, datagram = self._control.ping(TRAIN_DATAGRAM_BYTES_MAX, now)
-            self._mtu_probes = {counter: TRAIN_DATAGRAM_BYTES_MAX}
-            yield Burst([datagram], len(datagram)), self.address
+        if self._sender.active:
+            yield from self._probe_mtu(now)
         for burst in self._sender.bursts_to_send(now):
             yield burst, self.address
+
+    def _probe_mtu(self, now: float) -> Iterator[tuple[Burst, Address]]:
+        """Try whether the path takes larger datagrams, if there is something to send in them."""
+        mtu = self._mtu
+        if mtu.probe is not None and not self._control.is_in_flight(mtu.probe):
+            mtu.lost()
+        if size := mtu.probe_bytes(self._sender.congestion.delivered):
+            number, datagram = self._control.ping(size, now)
+            mtu.probed(number)
+            yield Burst([datagram], len(datagram)), self.address

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bytestag.config import TRAIN_SEGMENTS_MAX
+from bytestag.config import DATAGRAM_BYTES_MAX
 from bytestag.network.congestion import Congestion, Snapshot
 from bytestag.network.frames import Units
 from bytestag.network.handshake import UNIT, header
@@ -24,6 +24,7 @@ from bytestag.network.units import (
     UNIT_TAIL,
     SealedUnit,
     Upload,
+    segments_of,
 )
 from bytestag.recent import Recent
 
@@ -88,7 +89,7 @@ class TrainSender:
         self._head = header(remote_id, UNIT)
         self._rtt = rtt
         self.congestion = congestion
-        self.datagram_bytes = 1200
+        self.datagram_bytes = DATAGRAM_BYTES_MAX
         self._uploads: OrderedDict[bytes, Upload] = OrderedDict()
         self._unsent: OrderedDict[bytes, Upload] = OrderedDict()
         """Those with units that were not begun, in order."""
@@ -273,7 +274,7 @@ class TrainSender:
                 return
             if now < congestion.send_at():
                 return
-            most = congestion.segments(self.datagram_bytes, TRAIN_SEGMENTS_MAX)
+            most = congestion.segments(self.datagram_bytes, segments_of(self.datagram_bytes))
             if self._lost:
                 yield from self._resend(now, most)
             else:
@@ -298,7 +299,7 @@ class TrainSender:
             first = 0
             if not upload.has_next:
                 del self._unsent[upload.transfer_id]
-        count = min(most, sealed.segments - first)
+        count = min(most, sealed.segments - first, sealed.train_max)
         is_whole = first + count == sealed.segments
         self._begun = None if is_whole else (upload, number, sealed, first + count)
         return upload, number, sealed, first, count
@@ -316,7 +317,7 @@ class TrainSender:
             most -= 1
             self.resent_segments += 1
             is_last = segment == sealed.segments - 1
-            if run and sealed.body_bytes != body:
+            if run and (sealed.body_bytes != body or len(run) == sealed.train_max):
                 yield self._mixed_train(now, run, body)
                 run = []
             run.append((upload, unit, segment))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from bytestag.config import TRAIN_SEGMENTS_MAX
+from bytestag.config import TRAIN_SEGMENTS_MAX, UDP_BYTES_MAX
 from bytestag.crypto.primitives import AESGCM, TAG_BYTES, InvalidTag
 from bytestag.errors import PacketError
 from bytestag.hashing import blake2s_keyed
@@ -33,7 +33,12 @@ def unit_key(root: bytes, transfer_id: bytes) -> bytes:
 
 def unit_bytes_for(datagram_bytes: int) -> int:
     """Return the plaintext bytes of a full unit whose last segment is one byte short."""
-    return (datagram_bytes - UNIT_HEAD_BYTES) * TRAIN_SEGMENTS_MAX - TAG_BYTES - 1
+    return (datagram_bytes - UNIT_HEAD_BYTES) * segments_of(datagram_bytes) - TAG_BYTES - 1
+
+
+def segments_of(datagram_bytes: int) -> int:
+    """Return how many datagrams of this size one train may have."""
+    return min(UDP_BYTES_MAX // datagram_bytes, TRAIN_SEGMENTS_MAX)
 
 
 def _nonce(unit: int) -> bytes:
@@ -70,6 +75,11 @@ class SealedUnit:
     @property
     def segments(self) -> int:
         return -(-len(self.ciphertext) // self.body_bytes)
+
+    @property
+    def train_max(self) -> int:
+        """How many segments one send may have, cut as they are."""
+        return segments_of(UNIT_HEAD_BYTES + self.body_bytes)
 
     def segment(self, number: int) -> memoryview:
         start = number * self.body_bytes
@@ -201,6 +211,9 @@ class Download:
             return False
         assembly = self._assemblies.get(unit)
         if assembly is None:
+            if not segment and len(body) == self._unit_size(unit) + TAG_BYTES <= body_bytes:
+                self._open(unit, body)
+                return True
             assembly = self._assemblies[unit] = self._new_assembly(unit, body_bytes)
         start = segment * assembly.body_bytes
         size = min(assembly.body_bytes, len(assembly.buffer) - start)
@@ -256,7 +269,7 @@ class Download:
         del self._assemblies[unit]
         self._open(unit, assembly.buffer)
 
-    def _open(self, unit: int, ciphertext: bytes | bytearray) -> None:
+    def _open(self, unit: int, ciphertext: bytes | bytearray | memoryview) -> None:
         """Decrypt a whole unit to its place."""
         size = len(ciphertext) - TAG_BYTES
         start = unit * self.unit_bytes

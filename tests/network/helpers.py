@@ -54,13 +54,14 @@ def sessions(now=0.0, window_bytes=2**20, seed=7):
 
 @dataclass
 class Wire:
-    """Chances in 0..1; delay in seconds, jittered by ``jitter``."""
+    """Chances in 0..1; delay in seconds, jittered by ``jitter``; larger than the MTU is refused."""
 
     seed: int = 0
     loss: float = 0.0
     duplication: float = 0.0
     delay: float = 0.01
     jitter: float = 0.0
+    mtu_bytes: int = 1472
     rng: random.Random = field(init=False)
 
     def __post_init__(self):
@@ -102,6 +103,8 @@ class Pair:
             joined = b"".join(burst.buffers)
             for start in range(0, len(joined), burst.segment_bytes):
                 datagram = joined[start : start + burst.segment_bytes]
+                if len(datagram) > self.wire.mtu_bytes:
+                    continue
                 self.bytes_sent += len(datagram)
                 for delay in self.wire.deliveries():
                     entry = (self.now + delay, next(self._order), session, datagram)

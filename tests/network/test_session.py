@@ -232,7 +232,7 @@ def test_what_was_learnt_of_a_path_is_not_held_of_another(host, is_other):
 
 
 def test_a_probe_of_the_old_path_says_nothing_of_the_size_that_the_new_one_takes():
-    pair = confirmed()
+    pair = confirmed(Wire(mtu_bytes=1300))
     pair.bob.upload(TRANSFER, 0, memoryview(bytes(10)), pair.bob.unit_bytes)
     (probe,) = [
         burst.buffers[0]
