@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bytestag.config import Config
-from bytestag.crypto.identity import DONOR, Address, Identity
+from bytestag.crypto.identity import DONOR, MANY, Address, Identity
 from bytestag.dht import lifetimes
 from bytestag.dht.caching import PathCache
 from bytestag.dht.claims import Claims
@@ -175,7 +175,9 @@ class Client:
             slot=self._control_slot,
             holdings=TableHoldings(table, providers, config, runtime, self.identity.node_id),
         )
-        self.sessions = Sessions(self.identity, config, runtime, mint, self._serve, capabilities)
+        self.sessions = Sessions(
+            self.identity, config, runtime, mint, self._serve, capabilities | MANY
+        )
         self.dht_network = DHTNetwork(self.protocol, self.sessions, config, runtime)
         self._build_services(table, capabilities)
 
@@ -359,14 +361,14 @@ class Client:
             self._path_cache,
         )
         if link.hints and self.options.has_hints:
-            fetcher.probe(link.node_id or b"", link.hints, is_hearsay=False)
+            fetcher.sources.probe(link.node_id or b"", link.hints, is_hearsay=False)
         return fetcher
 
     async def find(self, link: Link) -> Sources:
         """Return who holds or provides what a link names; raises NotFound or Unreachable."""
         with closing(self.fetcher(link)) as fetcher:
             if not len(self.protocol.router):
-                await fetcher.probes_ended()  # whoever is there introduces us
+                await fetcher.sources.probes_ended()  # whoever is there introduces us
             sources = await self.dht_network.find_value(link.key)
         if not sources.answered:
             raise Unreachable(f"no peer answered (asked {sources.asked})", hint=NO_PEER_HINT)

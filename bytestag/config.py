@@ -97,7 +97,7 @@ class Config:
     transfer_idle_seconds: float = 10.0
     """A transfer without a new byte for this long has failed (2012)."""
     window_bytes: int = 64 * MIB
-    """Bytes in flight to one peer; the receiver's advertised burst lowers it."""
+    """Bytes in flight to one peer, whatever its path seems to take."""
     upload_slots: int = 160
     download_slots: int = 128
     incoming_slots: int = 16

@@ -105,7 +105,7 @@ def test_session_datagrams_are_read_with_the_keys_of_the_handshake():
 def test_the_unit_trains_are_a_value():
     trains = [VECTORS[name] for name in VECTORS if name.startswith("UNIT ")]
     value = bytes.fromhex(trains[0]["inputs"]["value"])
-    download = Download(wire.ID, 3, packed("root key of the responder"))
+    download = Download(wire.ID, 3, packed("root key of the responder"), 2**20)
     download.announce(len(value), wire.UNIT_BYTES)
     for number, train in enumerate(trains):
         for index, text in enumerate(train["datagrams"]):

@@ -23,6 +23,8 @@ Address = tuple[str, int]
 """Host in its numeric form, UDP port."""
 
 DONOR = 1
+MANY = 2
+"""Answers GETs of many values; said in the handshake alone."""
 """Capability: stores values for others."""
 
 CARD_HOURS = 24

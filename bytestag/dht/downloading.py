@@ -13,9 +13,10 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bytestag.config import PART_BYTES
+from bytestag.dht.fetching import OF_THE_NETWORK
+from bytestag.dht.file_parts import FileParts
 from bytestag.dht.resolving import Resolver, Target
 from bytestag.errors import (
     BytestagError,
@@ -23,27 +24,20 @@ from bytestag.errors import (
     FormatError,
     Incomplete,
     NotFound,
-    RemoteError,
-    Timeout,
-    Unreachable,
 )
-from bytestag.events.batcher import Batcher
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
 from bytestag.events.tasks import Task
+from bytestag.events.together import together
 from bytestag.hashing import blake3
 from bytestag.models.directory import DirectoryManifest, FileEntry
-from bytestag.models.fileinfo import FileInfo
-from bytestag.models.parts import PartEntry
 from bytestag.models.safe_names import check_tree
-from bytestag.tables.landing import Exists, IncompleteFile, LandingDirectory, check_space
+from bytestag.tables.landing import Exists, LandingDirectory, check_space
 
 _logger = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 8
 Names = tuple[str, ...]
-Landing = Batcher[tuple[PartEntry, bytes | None], bool]
-"""Where the parts of one file come together."""
 
 
 @dataclass(slots=True)
@@ -69,49 +63,11 @@ class _Job:
     failures: int = 0
     first_failure: tuple[str, BytestagError] | None = None
 
-
-OF_THE_NETWORK = (NotFound, Corrupt, Timeout, Unreachable, RemoteError)
-
-
-class _Tasks:
-    """Tasks of one piece of work; the first that fails is its failure."""
-
-    def __init__(self) -> None:
-        self._tasks: set[Task[Any]] = set()
-        self._changed = asyncio.Event()
-        self.error: BaseException | None = None
-
-    def add(self, task: Task[Any]) -> None:
-        self._tasks.add(task)
-        if task.is_finished:
-            self._on_done(task)
-        else:
-            task.observer.register(self._on_done)
-
-    def _on_done(self, task: Task[Any]) -> None:
-        self._tasks.discard(task)
-        self.error = self.error or task.error
-        self._changed.set()
-
-    async def wait(self) -> None:
-        """Wait for all of them; raises the first failure.
-
-        At once, if this machine failed; what others failed to give is no reason not to keep what
-        is on its way.
-        """
-        while self._tasks and (self.error is None or isinstance(self.error, OF_THE_NETWORK)):
-            self._changed.clear()
-            await self._changed.wait()
-        if self.error is not None:
-            raise self.error
-
-    async def stop(self) -> None:
-        """Stop those that run, and wait for their end; idempotent."""
-        for task in list(self._tasks):
-            task.stop()
-        while self._tasks:
-            self._changed.clear()
-            await self._changed.wait()
+    def bytes_landed(self, size: int, are_resumed: bool) -> None:
+        """Bytes are in their place; report it."""
+        self.progress.bytes_done += size
+        self.progress.bytes_resumed += size * are_resumed
+        self.report(self.progress)
 
 
 class Downloader:
@@ -210,7 +166,6 @@ class Downloader:
     ) -> None:
         """Fetch all files: small ones are one value each, large ones a few at a time."""
         places = asyncio.Semaphore(FILES_AT_ONCE)
-        tasks = _Tasks()
 
         async def large(path: Names, entry: FileEntry) -> None:
             try:
@@ -221,23 +176,15 @@ class Downloader:
         async def small(path: Names, entry: FileEntry) -> None:
             await self._guard(self._land_small(directory, path, entry, job), path, job)
 
-        async with asyncio.TaskGroup() as group:
-            try:
-                for path, entry in entries:
-                    if tasks.error is not None:
-                        break
-                    if entry.size <= PART_BYTES:
-                        tasks.add(await self._slot.add(small, path, entry))
-                    else:
-                        await places.acquire()
-                        tasks.add(Task.wrap(large, path, entry).start(group))
-                await tasks.wait()
-            except BytestagError as error:
-                tasks.error = error  # the group would wrap it
-            finally:
-                await tasks.stop()
-        if tasks.error is not None:
-            raise tasks.error
+        async with together(*OF_THE_NETWORK) as tasks:
+            for path, entry in entries:
+                if tasks.error is not None:
+                    break
+                if entry.size <= PART_BYTES:
+                    tasks.add(await self._slot.add(small, path, entry))
+                else:
+                    await places.acquire()
+                    tasks.add(Task.wrap(large, path, entry).start(tasks.parent))
 
     async def _guard(self, work: Awaitable[None], path: Names, job: _Job) -> None:
         """Await one file; a failure of the network is kept, one of this machine ends all."""
@@ -311,7 +258,8 @@ class Downloader:
         file = await self._runtime.offload(directory.file, path, info.size, replaces=job.is_forced)
         try:
             file.expect(sha1=file_sha1, blake3=info.blake3)
-            await self._land_parts(file, info, job)
+            parts = FileParts(self._resolver, self._slot, self._runtime, file, job.bytes_landed)
+            await parts.land(info)
             if not await self._runtime.offload(file.matches, sha1=file_sha1, blake3=info.blake3):
                 raise Corrupt("all parts fit, but the whole file does not")
             await self._runtime.offload(file.finish, sync=True)
@@ -355,33 +303,6 @@ class Downloader:
 
         await self._runtime.offload(land)
         self._file_done(job, len(value))
-
-    async def _land_parts(self, file: IncompleteFile, info: FileInfo, job: _Job) -> None:
-        tasks = _Tasks()
-        async with asyncio.TaskGroup() as group:
-            landing = Batcher(file.land, self._runtime.offload, group)
-            try:
-                async for part in self._resolver.parts(info):
-                    if tasks.error is not None:
-                        break
-                    tasks.add(await self._slot.add(self._land_part, file, landing, part, job))
-                await tasks.wait()
-            except BytestagError as error:
-                tasks.error = error  # the group would wrap it
-            finally:
-                await tasks.stop()
-        if tasks.error is not None:
-            raise tasks.error
-
-    async def _land_part(
-        self, file: IncompleteFile, landing: Landing, part: PartEntry, job: _Job
-    ) -> None:
-        if file.was_there and await landing.do((part, None)):
-            job.progress.bytes_resumed += part.size
-        else:
-            await self._resolver.part(part, lambda value: landing.do((part, value)))
-        job.progress.bytes_done += part.size
-        job.report(job.progress)
 
     def _file_done(self, job: _Job, size: int) -> None:
         job.progress.files_done += 1

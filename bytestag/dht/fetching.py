@@ -6,36 +6,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX, Config
-from bytestag.crypto.identity import Address
 from bytestag.dht.caching import PathCache
 from bytestag.dht.network import DHTNetwork, Sources
 from bytestag.dht.regions import RegionMap
-from bytestag.dht.routing import Contact
-from bytestag.dht.source import GETS_NEAR, Source
-from bytestag.errors import BytestagError, Corrupt, NotFound, Timeout, Unreachable
+from bytestag.dht.source import Source
+from bytestag.dht.source_book import SourceBook
+from bytestag.errors import BytestagError, Corrupt, NotFound, RemoteError, Timeout, Unreachable
 from bytestag.events.line import Line
 from bytestag.events.runtime import Runtime
-from bytestag.events.tasks import Parent, Task
+from bytestag.events.tasks import Parent
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
+from bytestag.network import messages as m
 from bytestag.network.links import Busy, Fetched, Link
 from bytestag.network.packets import Held
 from bytestag.tables.base import KVPTable
 
 _logger = logging.getLogger(__name__)
 
-OVERTAKE_SECONDS = 0.25
 NEAR_DONORS = 4
 ROUNDS_MAX = 3
 BUSY_SECONDS = 0.1
-MISTRUST_SECONDS = 30.0
+OF_THE_NETWORK = (NotFound, Corrupt, Timeout, Unreachable, RemoteError)
+"""Why a value may not be had; no reason not to keep others that are on their way."""
+REQUESTS_MIN = 2
+"""So many GETs of many values are under way at least, lest the path stands idle between them."""
 Take = Callable[[bytes], Awaitable[bool]]
 """Says whether bytes are those that were wanted, and may keep them."""
+TakeMany = Callable[[Sequence[tuple[int, bytes | memoryview]]], Awaitable[set[int]]]
+"""The same for several, by their numbers: returns those that were right."""
 NO_PEER_HINT = "give a --known-node host:port, or check the network"
 NO_HOLDER_HINT = "the publisher must run `bytestag share` until it says that it is safe to leave"
 
@@ -90,32 +94,17 @@ class Fetcher:
         self._has_values = len(table) > 0
         self._config = config
         self._runtime = runtime
-        self._sources: dict[bytes, Source] = {}
-        self._servers: dict[bytes, None] = {}
         self._regions = RegionMap()
-        self._freed = asyncio.Event()
-        self._line = Line(lambda: self._most)
+        self.sources = SourceBook(network, runtime, parent)
+        self._line = Line(lambda: self.sources.most)
         """Values that are fetched at one time, so that none waits long at a server."""
-        self._parent = parent
         self._path_cache = path_cache
         self._looked_up: dict[KeyBytes, Sources] = {}
-        self._probes: dict[bytes, Task[None]] = {}
         self.counts = FetchCounts()
 
-    def add_server(self, contact: Contact) -> None:
-        """Learn of a node that serves all that the link names."""
-        if contact.id != self._network.protocol.identity.node_id:
-            self._source(contact)
-            self._servers[contact.id] = None
-
-    @property
-    def has_servers(self) -> bool:
-        """Whether anybody who serves all that the link names has answered."""
-        return bool(self._servers)
-
-    @property
-    def _most(self) -> int:
-        return sum(source.most for source in self._usable(self._servers)) or GETS_NEAR
+    def close(self) -> None:
+        """Stop looking for sources; idempotent."""
+        self.sources.close()
 
     async def fetch(self, wanted: Wanted, take: Take | None = None) -> bytes:
         """Return the verified bytes of a value.
@@ -131,6 +120,56 @@ class Fetcher:
         """
         async with self._line.place():
             return await self._fetch(wanted, take)
+
+    async def fetch_many(self, wanted: Sequence[Wanted], take: TakeMany) -> set[int]:
+        """Ask those who serve all that the link names for several values at one go.
+
+        Returns the numbers of those that came and were taken; the others are to be fetched one by
+        one. Their sizes must be known, and be 1 MiB together at most.
+        """
+        taken = await self._take_here(wanted, take) if self._has_values else set()
+        left = deque(number for number in range(len(wanted)) if number not in taken)
+        tried: set[bytes] = set()
+        while left:
+            count = max(min(len(left), self.sources.most // REQUESTS_MIN), 1)
+            numbers = [left.popleft() for _ in range(count)]
+            goes_on = len(left) + count < len(wanted)
+            async with self._line.place(count, goes_on=goes_on):
+                source = await self.sources.server_with_room(tried)
+                if source is None:
+                    break
+                try:
+                    values = await self._get_many(source, [wanted[n] for n in numbers])
+                except BytestagError as error:
+                    _logger.debug("- %s", error)
+                    tried.add(source.contact.id)
+                    left.extendleft(reversed(numbers))
+                    continue
+            taken |= await self._take_many(source, values, numbers, take)
+        return taken
+
+    async def _take_here(self, wanted: Sequence[Wanted], take: TakeMany) -> set[int]:
+        def read() -> list[tuple[int, bytes]]:
+            values = [(number, self._read_here(want)) for number, want in enumerate(wanted)]
+            return [(number, value) for number, value in values if value is not None]
+
+        return await take(here) if (here := await self._runtime.offload(read)) else set()
+
+    async def _take_many(
+        self,
+        source: Source,
+        values: Sequence[memoryview | None],
+        numbers: Sequence[int],
+        take: TakeMany,
+    ) -> set[int]:
+        came = {n: value for n, value in zip(numbers, values, strict=True) if value is not None}
+        taken = await take(list(came.items()))
+        for number in taken:
+            self._count(source, came[number])
+        if len(taken) < len(came):
+            self.counts.wrong += len(came) - len(taken)
+            self.sources.mistrust(source, Corrupt(f"{source.contact!r} sent wrong bytes"))
+        return taken
 
     async def _fetch(self, wanted: Wanted, take: Take | None) -> bytes:
         if self._has_values:
@@ -156,7 +195,7 @@ class Fetcher:
                 return value
             self.counts.wrong += 1
             errors.append(Corrupt(f"{source.contact!r} sent wrong bytes"))
-            self._mistrust(source, errors[-1])
+            self.sources.mistrust(source, errors[-1])
         raise self._failure(wanted, errors)
 
     def _leave(self, wanted: Wanted, value: bytes) -> None:
@@ -181,36 +220,8 @@ class Fetcher:
         self.counts.asked += sources.asked
         self.counts.answered += sources.answered
         for node_id, addresses in self._network.chosen_providers(sources):
-            self.probe(node_id, addresses)
+            self.sources.probe(node_id, addresses)
         return sources
-
-    def probe(
-        self, node_id: bytes, addresses: Sequence[Address], *, is_hearsay: bool = True
-    ) -> None:
-        """See once, without waiting for it, whether a server answers at one of its addresses."""
-        if node_id not in self._probes:
-            probe = Task.wrap(self._probe, node_id, addresses, is_hearsay)
-            self._probes[node_id] = probe.start(self._parent)
-
-    async def _probe(self, node_id: bytes, addresses: Sequence[Address], is_hearsay: bool) -> None:
-        try:
-            self.add_server(
-                await self._network.reach_provider(node_id, addresses, is_hearsay=is_hearsay)
-            )
-        except Unreachable as error:
-            _logger.debug("- %s", error)
-        else:
-            self._freed.set()
-
-    async def probes_ended(self) -> None:
-        """Wait until every probe has its answer."""
-        for probe in list(self._probes.values()):
-            await probe
-
-    def close(self) -> None:
-        """Stop probing; idempotent."""
-        for probe in self._probes.values():
-            probe.stop()
 
     # --- Whom to ask -----------------------------------------------------------------------------
 
@@ -228,14 +239,14 @@ class Fetcher:
                 return False
             return any(map(wanted.is_satisfied_by, sources.values))
 
-        failed: set[bytes] = set()
+        book, failed = self.sources, set[bytes]()
         for _ in range(ROUNDS_MAX):
-            async for source in self._servers_with_room(tried):
+            while (source := await book.server_with_room(tried)) is not None:
                 yield source
             near = self._regions.closest(wanted.key, 1, lambda c: c.is_donor) or []
-            for source in self._by_load(near[:NEAR_DONORS], tried):
+            for source in book.by_load(near[:NEAR_DONORS], tried):
                 yield source
-            before = len(self._servers)
+            before = book.servers
             sources = await self.look_up(wanted.key, is_enough)
             is_in_doubt = sources.is_empty or (failed and not _is_any_busy(errors))
             if sources.answered and is_in_doubt and not sources.is_complete:
@@ -246,51 +257,18 @@ class Fetcher:
             for value in sources.values:  # small ones come inside the replies
                 if wanted.is_known and wanted.is_satisfied_by(value):
                     yield value
-            usable = self._by_load(holders, set())
-            errors += [f for c in holders if (f := self._source(c).fault) and not usable]
+            usable = book.by_load(holders, set())
+            if not usable:
+                errors += [f for c in holders if (f := book.source(c).fault)]
             for source in usable:
                 yield source
             failed.update(source.contact.id for source in usable)
             if not usable:
-                await self.probes_ended()  # only they can help now
-                if len(self._servers) == before:
+                await book.probes_ended()  # only they can help now
+                if book.servers == before:
                     break
-        async for source in self._servers_with_room(tried, None):  # there is nobody else
-            yield source
-
-    async def _servers_with_room(
-        self, tried: set[bytes], seconds: float | None = OVERTAKE_SECONDS
-    ) -> AsyncIterator[Source]:
-        """Yield servers, the least busy first; wait so long while all are at their limit."""
-        while True:
-            left = [s for s in self._usable(self._servers) if s.contact.id not in tried]
-            if not left:
-                return
-            source = min(left, key=lambda s: s.active)
-            if source.active >= source.most:
-                self._freed.clear()
-                try:
-                    async with asyncio.timeout(seconds):
-                        await self._freed.wait()
-                except TimeoutError:
-                    return
-                continue
-            yield source
-
-    def _by_load(self, contacts: Iterable[Contact], tried: set[bytes]) -> list[Source]:
-        sources = [self._source(c) for c in contacts if c.id not in tried]
-        usable = [s for s in sources if s.mistrusted_until <= self._runtime.monotonic()]
-        return sorted(usable, key=lambda s: s.active)
-
-    def _usable(self, ids: Iterable[bytes]) -> list[Source]:
-        now = self._runtime.monotonic()
-        return [s for id_ in ids if (s := self._sources[id_]).mistrusted_until <= now]
-
-    def _source(self, contact: Contact) -> Source:
-        source = self._sources.get(contact.id)
-        if source is None:
-            source = self._sources[contact.id] = Source(contact)
-        return source
+        while (source := await book.server_with_room(tried, None)) is not None:
+            yield source  # there is nobody else
 
     # --- Getting ---------------------------------------------------------------------------------
 
@@ -305,23 +283,21 @@ class Fetcher:
 
     async def _get(self, source: Source, wanted: Wanted) -> bytes:
         """Get what one source says is the value; who fails is not asked again for a while."""
-        source.active += 1
-        began = self._runtime.monotonic()
-        try:
-            link = await self._network.link_to(source.contact)
+        async with self.sources.asking(source) as link:
             fetched = await self._get_patiently(link, wanted)
-        except (NotFound, Busy):
-            raise
-        except BytestagError as error:
-            self._mistrust(source, error)
-            raise
-        finally:
-            source.active -= 1
-            self._freed.set()
-        source.learn(self._runtime.monotonic() - began, link.session.rtt_seconds)
         return bytes(fetched.value)
 
-    def _count(self, source: Source, value: bytes) -> None:
+    async def _get_many(
+        self, source: Source, wanted: Sequence[Wanted]
+    ) -> Sequence[memoryview | None]:
+        wants = [m.Want(w.key, w.index or None, w.blake3[:8], w.size) for w in wanted]
+        async with self.sources.asking(source, len(wants)) as link:
+            if not link.gives_many:
+                raise NotFound("the server gives one value at a time")
+            seconds = self._config.transfer_idle_seconds
+            return await link.get_many(wants, idle_seconds=seconds)
+
+    def _count(self, source: Source, value: bytes | memoryview) -> None:
         self.counts.bytes_received += len(value)
         self.counts.by_source[source.contact.id] += len(value)
 
@@ -338,10 +314,6 @@ class Fetcher:
             except Busy:
                 await asyncio.sleep(BUSY_SECONDS * (attempt + 1))
         raise Busy("the holder stayed busy")
-
-    def _mistrust(self, source: Source, fault: BytestagError) -> None:
-        source.fault = fault
-        source.mistrusted_until = self._runtime.monotonic() + MISTRUST_SECONDS
 
     # --- Failing ---------------------------------------------------------------------------------
 

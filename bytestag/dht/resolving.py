@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from bytestag.config import MANIFEST_INLINE_BYTES_MAX, PART_BYTES
-from bytestag.dht.fetching import Fetcher, Take, Wanted
+from bytestag.dht.fetching import Fetcher, Take, TakeMany, Wanted
 from bytestag.errors import (
     BytestagError,
     Corrupt,
@@ -88,7 +88,7 @@ class Resolver:
             digests = [digest for digest, _ in named.most_common(INFOS_TRIED_MAX)]
             if digests:
                 return await self._first_described(key, digests)
-            if not (isinstance(error, NotFound) and self.fetcher.has_servers):
+            if not (isinstance(error, NotFound) and self.fetcher.sources.servers):
                 raise
         # Whoever serves the file in place is in no look-up; what he says of it may be asked.
         return Target(info=await self.info(Wanted(key), key), is_claimed=True)
@@ -245,6 +245,11 @@ class Resolver:
         if len(value) != part.size:
             raise FormatError("the description lies about the size of a part")
         return value
+
+    async def parts_at_once(self, parts: Sequence[PartEntry], take: TakeMany) -> set[int]:
+        """Fetch several parts at one go; see :meth:`Fetcher.fetch_many`."""
+        wanted = [Wanted(KeyBytes(p.sha1), p.sha1, p.blake3, p.size) for p in parts]
+        return await self.fetcher.fetch_many(wanted, take)
 
 
 def _check_agreement(entry: FileEntry, target: Target) -> None:

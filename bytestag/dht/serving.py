@@ -7,12 +7,13 @@ nor either of them our own fetches. A slot counts values, never files.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bytestag.config import HOUR, PART_BYTES, Config
+from bytestag.config import HOUR, PART_BYTES, VALUE_BYTES_MAX, Config
 from bytestag.crypto.identity import pack_address
 from bytestag.crypto.providers import keys_digest, read_provider_record
 from bytestag.dht.caching import PathCache
@@ -38,6 +39,14 @@ _logger = logging.getLogger(__name__)
 SKEW_SECONDS = 2 * HOUR
 READ_AT_ONCE = 8
 """GETs answered from the tables at one go: 8 MiB at most."""
+PLACES_MAX = VALUE_BYTES_MAX // PART_BYTES
+_Sized = tuple[m.Get | m.GetMany, int]
+"""What is asked for, and the bytes of a unit that it is sent in."""
+
+
+class _Found(NamedTuple):
+    answer: m.Found | m.FoundMany
+    plain: bytes
 
 
 class Serving:
@@ -63,7 +72,7 @@ class Serving:
         self._runtime = runtime
         self.upload_slot = FnTaskSlot(config.upload_slots, config.waiting_slots, parent)
         self._record_slot = FnTaskSlot(4, config.waiting_slots, parent)
-        self._reader = Batcher(self._find, runtime.offload, parent, READ_AT_ONCE)
+        self._reader = Batcher(self._read, runtime.offload, parent, READ_AT_ONCE)
         self._shares: dict[FnTaskSlot, Counter[KeyBytes]] = {
             self.upload_slot: Counter(),
             self._record_slot: Counter(),
@@ -81,11 +90,13 @@ class Serving:
     def handle(self, link: Link, request: Request) -> None:
         """Take a request; called in the loop, returns at once."""
         match request:
-            case m.Get():
-                if link.session.claim_transfer(request.id):
-                    self._begin(self.upload_slot, self._serve, link, request)
-                else:
+            case m.Get() | m.GetMany():
+                if not link.session.claim_transfer(request.id):
                     self.counters["transfer ID used twice"] += 1
+                elif _places(request) > PLACES_MAX:
+                    link.send(m.Absent(request.id, m.AbsentReason.RANGE))
+                else:
+                    self._begin(self.upload_slot, self._serve, link, request)
             case m.Cancel(id=id_):
                 if (task := self._gets.get((link, id_))) is not None:
                     task.stop()  # it may not have had its turn yet
@@ -111,7 +122,7 @@ class Serving:
     ) -> None:
         """Run a request in a slot, unless its asker has most of the places already."""
         share = self._shares[slot]
-        places = -(-request.length // PART_BYTES) or 1 if isinstance(request, m.Get) else 1
+        places = _places(request)
         try:
             if share[link.node_id] + places > max(slot.max_size * 3 // 4, places):
                 raise SlotFull("the peer has its share of the slot")
@@ -122,7 +133,7 @@ class Serving:
             self.counters["busy"] += 1
             self._refuse(link, request)
             return
-        if isinstance(request, m.Get):
+        if isinstance(request, m.Get | m.GetMany):
             name = link, request.id
             self._gets[name] = task
             task.observer.register(lambda _: self._gets.pop(name, None))
@@ -135,7 +146,7 @@ class Serving:
             del share[node_id]
 
     def _refuse(self, link: Link, request: m.Message) -> None:
-        if isinstance(request, m.Get):
+        if isinstance(request, m.Get | m.GetMany):
             link.send(m.Absent(request.id, m.AbsentReason.BUSY))
         elif isinstance(request, m.Provide):
             link.send(m.Done(request.id, Verdict.BUSY))
@@ -146,27 +157,20 @@ class Serving:
 
     # --- GET -------------------------------------------------------------------------------------
 
-    async def _serve(self, link: Link, get: m.Get) -> None:
-        found = await self._reader.do(get)
+    async def _serve(self, link: Link, get: m.Get | m.GetMany) -> None:
+        unit_bytes = link.session.unit_bytes
+        found = await self._reader.do((get, unit_bytes))
         if link.session.is_closed:
             return
-        if found is None:
-            link.send(m.Absent(get.id, m.AbsentReason.NOT_HELD))
+        if isinstance(found, m.AbsentReason):
+            link.send(m.Absent(get.id, found))
             return
-        record, value, others = found
-        if get.offset > record.size:
-            link.send(m.Absent(get.id, m.AbsentReason.RANGE))
-            return
-        part = memoryview(value)[get.offset : get.offset + get.length]
-        if len(part) < len(value):  # its places in the slot are those of the part alone
-            part = memoryview(bytes(part))
-        unit_bytes = link.session.unit_bytes
-        link.send(m.Found(get.id, record.index, record.blake3, record.size, others, unit_bytes))
+        link.send(found.answer)
         ended = asyncio.Event()
         link.uploads_done[get.id] = ended.set
-        link.session.upload(get.id, get.slot, part, unit_bytes)
-        size = len(part)
-        del found, value, part  # the upload has them for as long as it needs them
+        link.session.upload(get.id, get.slot, memoryview(found.plain), unit_bytes)
+        size = len(found.plain)
+        del found  # the upload has the bytes for as long as it needs them
         try:
             seconds = self._config.transfer_idle_seconds + size / RATE_MIN
             async with asyncio.timeout(seconds):
@@ -178,10 +182,24 @@ class Serving:
             link.session.cancel_upload(get.id)
             link.uploads_done.pop(get.id, None)
 
-    def _find(self, gets: Sequence[m.Get]) -> list[ReadRow | None]:
-        """Read what several GETs ask for (any thread)."""
+    def _read(self, gets: Sequence[_Sized]) -> list[_Found | m.AbsentReason]:
+        """Answer several GETs (any thread)."""
+        asked: list[Asked] = []
+        for get, _ in gets:
+            if isinstance(get, m.Get):
+                asked.append(Asked(KeyBytes(get.key), get.index, get.selector))
+            else:
+                asked += [Asked(KeyBytes(w.key), w.index, w.selector, w.length) for w in get.wants]
+        rows = iter(self._find(asked))
+        return [
+            _many(get, list(itertools.islice(rows, len(get.wants))), unit_bytes)
+            if isinstance(get, m.GetMany)
+            else _one(get, next(rows), unit_bytes)
+            for get, unit_bytes in gets
+        ]
+
+    def _find(self, asked: Sequence[Asked]) -> list[ReadRow | None]:
         now = self._runtime.wall()
-        asked = [Asked(KeyBytes(get.key), get.index, get.selector) for get in gets]
         found = [self._lent(ask, now) for ask in asked]
         left = [number for number, row in enumerate(found) if row is None]
         rows = self._table.read_asked([asked[number] for number in left], now)
@@ -241,3 +259,32 @@ class Serving:
             else:
                 proofs.append(blake3_keyed(prove.nonce, value))
         return proofs
+
+
+def _places(request: m.Message) -> int:
+    """Return how many places of a slot a request takes: one for each 256 KiB."""
+    if isinstance(request, m.Get):
+        return -(-request.length // PART_BYTES) or 1
+    if isinstance(request, m.GetMany):
+        return -(-sum(want.length for want in request.wants) // PART_BYTES)
+    return 1
+
+
+def _one(get: m.Get, row: ReadRow | None, unit_bytes: int) -> _Found | m.AbsentReason:
+    if row is None:
+        return m.AbsentReason.NOT_HELD
+    record, value, others = row
+    if get.offset > record.size:
+        return m.AbsentReason.RANGE
+    answer = m.Found(get.id, record.index, record.blake3, record.size, others, unit_bytes)
+    return _Found(answer, value[get.offset : get.offset + get.length])
+
+
+def _many(
+    get: m.GetMany, rows: Sequence[ReadRow | None], unit_bytes: int
+) -> _Found | m.AbsentReason:
+    held = [row.value for row in rows if row is not None]
+    if not held:
+        return m.AbsentReason.NOT_HELD
+    bitmap = m.bitmap([row is not None for row in rows])
+    return _Found(m.FoundMany(get.id, bitmap, unit_bytes), b"".join(held))

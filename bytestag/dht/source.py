@@ -10,8 +10,8 @@ from bytestag.network.links import GETS_PER_PEER_MAX
 
 GETS_AT_FIRST = 4
 GETS_MIN = 2
-GETS_NEAR = 16
-"""More gain nothing where values wait for each other: 4 MiB in parts."""
+GETS_NEAR = 32
+"""More gain nothing where values wait for each other: 8 MiB in parts."""
 QUICK_SECONDS = 0.25
 SLOW_SECONDS = 2.0
 
@@ -28,8 +28,8 @@ class Source:
     fault: BytestagError | None = None
     """Why it is mistrusted."""
 
-    def learn(self, seconds: float, rtt_seconds: float) -> None:
-        """A value took so long: ask for more at a time, unless they wait for each other.
+    def learn(self, seconds: float, rtt_seconds: float, values: int = 1) -> None:
+        """Values took so long: ask for more at a time, unless they wait for each other.
 
         Far away a value takes little more than a round trip, however many are asked for. Over a
         slow path each would wait for all before it, longer than anybody has patience.
@@ -38,7 +38,7 @@ class Source:
         if seconds > max(4 * rtt_seconds, SLOW_SECONDS):
             self.most = max(self.most // 2, GETS_MIN)
         elif seconds > 4 * rtt_seconds and self.most > GETS_NEAR:
-            self.most -= 1
-        elif self.active + 1 >= self.most and (is_far or seconds < QUICK_SECONDS):
+            self.most = max(self.most - values, GETS_NEAR)
+        elif self.active + values >= self.most and (is_far or seconds < QUICK_SECONDS):
             most = GETS_PER_PEER_MAX if is_far else max(self.most, GETS_NEAR)
-            self.most = min(self.most + 1, most)
+            self.most = min(self.most + values, most)

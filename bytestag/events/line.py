@@ -1,6 +1,7 @@
 """Line: so many at one time as a function says, first come, first served (shell over asyncio).
 
-A semaphore whose number moves; each that leaves wakes one.
+A semaphore whose number moves, and of which one may take several; whoever leaves lets in those who
+are next.
 """
 
 from __future__ import annotations
@@ -12,35 +13,45 @@ from contextlib import asynccontextmanager
 
 
 class Line:
-    """``most`` returns how many may be inside now; one that waits looks when another leaves."""
+    """``most`` returns how many may be inside now; it is asked when one comes and one leaves."""
 
     def __init__(self, most: Callable[[], int]) -> None:
         self._most = most
         self._inside = 0
-        self._turns: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Wait for a place, and have it for the length of the block."""
-        while self._inside >= self._most():
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turns.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake_next()  # the turn came together with the cancellation
-                raise
-        self._inside += 1
+    async def place(self, width: int = 1, *, goes_on: bool = False) -> AsyncIterator[None]:
+        """Wait for a place, and have it for the length of the block.
+
+        Who is wide waits for one free place as all others do, and may stand over the edge. Who goes
+        on with what he has begun waits in front.
+        """
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = turn, width
+        if goes_on:
+            self._waiting.appendleft(entry)
+        else:
+            self._waiting.append(entry)
+        self._let_in()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._leave(width)  # the place came together with the cancellation
+            raise
         try:
             yield
         finally:
-            self._inside -= 1
-            self._wake_next()
+            self._leave(width)
 
-    def _wake_next(self) -> None:
-        while self._turns:
-            turn = self._turns.popleft()
+    def _leave(self, width: int) -> None:
+        self._inside -= width
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and self._inside < self._most():
+            turn, width = self._waiting.popleft()
             if not turn.done():
+                self._inside += width
                 turn.set_result(None)
-                return

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
+from bytestag.events.heap import keep_freed
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -68,9 +70,12 @@ class Runtime:
 def system_runtime(threads: int | None = None) -> Runtime:
     """Return the runtime of a real process: its clocks, its randomness, a bounded thread pool.
 
+    Memory that is freed stays with the process (:mod:`bytestag.events.heap`).
+
     By default there is one thread more than processors, and four at most: more of them only fight
     the event loop for the interpreter's lock (a third of the speed of a transfer, measured).
     """
+    keep_freed()
     threads = threads or min((os.cpu_count() or 1) + 1, THREADS_MAX)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="bytestag")
 

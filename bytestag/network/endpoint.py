@@ -20,6 +20,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from bytestag.config import TRAIN_DATAGRAM_BYTES_MAX, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.errors import AddressInUse
 from bytestag.network.trains import Burst
@@ -27,7 +28,8 @@ from bytestag.network.trains import Burst
 _logger = logging.getLogger(__name__)
 
 OFFLOAD = "BYTESTAG_OFFLOAD"
-"""Environment: 0 sends and receives datagrams one by one, where a driver does it wrongly."""
+"""Environment: 0 sends and receives datagrams one by one, of Ethernet's size at most, where a
+driver or a switch does it wrongly."""
 SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
@@ -61,6 +63,8 @@ class Endpoint(Protocol):
     address: Address
     burst_bytes: int
     """What a sender may have in flight to us: a quarter of the granted receive buffer."""
+    datagram_bytes_max: int
+    """Larger ones are not tried on any path."""
     counters: Counter[str]
 
     def send(self, datagram: bytes, address: Address) -> None: ...
@@ -117,6 +121,7 @@ class NativeEndpoint:
         self._socket = _bound_socket(address)
         self.address: Address = self._socket.getsockname()[:2]
         self.burst_bytes = _granted_burst(self._socket)
+        self.datagram_bytes_max = UDP_BYTES_MAX if offload else TRAIN_DATAGRAM_BYTES_MAX
         self.counters: Counter[str] = Counter()
         self._can_segment = offload and self._try_option(UDP_SEGMENT, 0)
         self._merges = offload and self._try_option(UDP_GRO, 1)
@@ -246,6 +251,7 @@ class AsyncioEndpoint(asyncio.DatagramProtocol):
         self._ends_soon = False
         self.address: Address = ("", 0)
         self.burst_bytes = 16 * 1024
+        self.datagram_bytes_max = TRAIN_DATAGRAM_BYTES_MAX
         self.counters: Counter[str] = Counter()
 
     def connection_made(self, transport: Any) -> None:

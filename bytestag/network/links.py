@@ -6,12 +6,13 @@ What a peer asks of us goes to ``owner.handle``; it must return at once.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from bytestag.crypto.identity import Address
+from bytestag.crypto.identity import MANY, Address
 from bytestag.errors import BytestagError, Corrupt, NotFound, PacketError, RemoteError, Timeout
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
@@ -26,7 +27,8 @@ ANSWERS_QUEUED_MAX = 128
 ANSWERS_UNSENT_MAX = 4096
 RATE_MIN = 4 * 1024
 """Bytes a second that a transfer must make on the whole; a trickle holds no slot."""
-Request = m.Get | m.Cancel | m.Offer | m.Provide | m.Prove | m.Compare | m.Names
+Request = m.Get | m.GetMany | m.Cancel | m.Offer | m.Provide | m.Prove | m.Compare | m.Names
+FoundT = TypeVar("FoundT", m.Found, m.FoundMany)
 
 
 class Busy(RemoteError):
@@ -68,8 +70,16 @@ class _Incoming:
 
     download: Download
     offset: int
-    length: int
+    lengths: Sequence[int]
+    """Of each value at most so many bytes."""
     done: asyncio.Future[None]
+
+    def length(self, found: m.Found | m.FoundMany) -> int:
+        """Return how many bytes an answer promises."""
+        if isinstance(found, m.Found):
+            return min(max(found.size - self.offset, 0), self.lengths[0])
+        held = m.flags(found.bitmap, len(self.lengths))
+        return sum(itertools.compress(self.lengths, held))
 
 
 class Conversation:
@@ -124,6 +134,11 @@ class Link:
         return self.session.address
 
     @property
+    def gives_many(self) -> bool:
+        """Whether the peer answers :meth:`get_many`."""
+        return bool(self.session.agreement.capabilities & MANY)
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is sent."""
         return not (self._waiting or self._incoming or self.uploads_done)
@@ -175,21 +190,56 @@ class Link:
             Corrupt: a unit did not authenticate.
             RemoteError: the peer broke off or broke the rules.
         """
+        incoming = self._expect([length], offset)
+        download = incoming.download
+        question = m.Get(download.transfer_id, download.slot, key, index, selector, offset, length)
+        found = await self._transfer(incoming, question, m.Found, idle_seconds)
+        return Fetched(download.buffer, found.index, found.blake3, found.size, found.others)
+
+    async def get_many(
+        self, wants: Sequence[m.Want], *, idle_seconds: float
+    ) -> list[memoryview | None]:
+        """Fetch whole values at one go, of at most 1 MiB together; None for those it has not.
+
+        Raises as :meth:`get`.
+        """
+        lengths = [want.length for want in wants]
+        incoming = self._expect(lengths)
+        download = incoming.download
+        question = m.GetMany(download.transfer_id, download.slot, list(wants))
+        found = await self._transfer(incoming, question, m.FoundMany, idle_seconds)
+        whole, start = memoryview(download.buffer), 0
+        values: list[memoryview | None] = []
+        for length, is_held in zip(lengths, m.flags(found.bitmap, len(lengths)), strict=True):
+            values.append(whole[start : start + length] if is_held else None)
+            start += length * is_held
+        return values
+
+    def _expect(self, lengths: Sequence[int], offset: int = 0) -> _Incoming:
         if self.session.is_closed:
             raise RemoteError("the session ended")
-        id_ = self._owner.new_id()
-        download = self.session.expect_download(id_)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        incoming = self._incoming[id_] = _Incoming(download, offset, length, done)
-        conversation = self.open(m.Get(id_, download.slot, key, index, selector, offset, length))
+        download = self.session.expect_download(self._owner.new_id(), sum(lengths))
+        return _Incoming(download, offset, lengths, asyncio.get_running_loop().create_future())
+
+    async def _transfer(
+        self,
+        incoming: _Incoming,
+        question: m.Get | m.GetMany,
+        kind: type[FoundT],
+        idle_seconds: float,
+    ) -> FoundT:
+        """Ask, and return the answer when all bytes that it promises are there."""
+        id_ = question.id
+        self._incoming[id_] = incoming
+        conversation = self.open(question)
         try:
             found = await conversation.next(idle_seconds)
             if isinstance(found, m.Absent):
                 raise _absence(found.reason)
-            if not isinstance(found, m.Found):
+            if not isinstance(found, kind):
                 raise RemoteError("the peer answered a GET with something else")
             await self._until_whole(incoming, idle_seconds)
-            return Fetched(download.buffer, found.index, found.blake3, found.size, found.others)
+            return found
         except BaseException:
             if not self.session.is_closed:
                 self.send(m.Cancel(id_))
@@ -197,12 +247,12 @@ class Link:
         finally:
             conversation.close()
             del self._incoming[id_]
-            self.session.forget_download(download)
+            self.session.forget_download(incoming.download)
 
     async def _until_whole(self, incoming: _Incoming, idle_seconds: float) -> None:
         done, now = incoming.done, self._owner.now
         self._progressed = now()
-        deadline = self._progressed + idle_seconds + incoming.length / RATE_MIN
+        deadline = self._progressed + idle_seconds + sum(incoming.lengths) / RATE_MIN
         while not (done.done() or incoming.download.is_done):
             until = min(self._progressed + idle_seconds, deadline)
             if now() >= until:
@@ -256,7 +306,7 @@ class Link:
         except PacketError:
             self._owner.count("malformed message")
             return
-        if isinstance(message, m.Found):
+        if isinstance(message, m.Found | m.FoundMany):
             self._announce(message)
         queue = self._waiting.get(message.id)
         if queue is None:
@@ -264,12 +314,11 @@ class Link:
         elif queue.qsize() < ANSWERS_QUEUED_MAX:
             queue.put_nowait(message)
 
-    def _announce(self, found: m.Found) -> None:
+    def _announce(self, found: m.Found | m.FoundMany) -> None:
         """Tell the download its size before its units are looked at."""
         incoming = self._incoming.get(found.id)
         if incoming is not None:
-            left = max(found.size - incoming.offset, 0)
-            incoming.download.announce(min(left, incoming.length), found.unit_bytes)
+            self.session.announce(incoming.download, incoming.length(found), found.unit_bytes)
 
     def _end(self, reason: str) -> None:
         for queue in self._waiting.values():

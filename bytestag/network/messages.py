@@ -6,7 +6,7 @@ Arrays whose first element is the type. Formats and their use: ``docs/protocol.r
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from bytestag import codec
@@ -18,7 +18,9 @@ Hours = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Code = Annotated[int, Meta(ge=0, le=255)]
 ROWS_NAMED_MAX = 1024
 UNIT_BYTES_MIN = 1024  # so that the units of a value are few: the receiver counts them
+VALUES_AT_ONCE_MAX = 64
 ValueBytes = Annotated[int, Meta(ge=0, le=VALUE_BYTES_MAX)]
+UnitBytes = Annotated[int, Meta(ge=UNIT_BYTES_MIN, le=65535)]
 
 
 class AbsentReason(enum.IntEnum):
@@ -50,7 +52,7 @@ class Found(codec.Struct, tag=2, array_like=True):
     blake3: Bin32
     size: ValueBytes
     others: Size
-    unit_bytes: Annotated[int, Meta(ge=UNIT_BYTES_MIN, le=65535)]
+    unit_bytes: UnitBytes
 
 
 class Absent(codec.Struct, tag=3, array_like=True):
@@ -183,9 +185,46 @@ class Lacking(codec.Struct, tag=15, array_like=True):
     bitmap: Annotated[bytes, Meta(max_length=ROWS_NAMED_MAX // 8)]
 
 
+class Want(codec.Struct, array_like=True):
+    """Names a value of known size."""
+
+    key: Bin20
+    index: Bin20 | None
+    selector: Annotated[bytes, Meta(max_length=32)]
+    length: Annotated[int, Meta(ge=1, le=VALUE_BYTES_MAX)]
+
+
+class GetMany(codec.Struct, tag=16, array_like=True):
+    """Send me these whole values, one after another as if they were one; at most 1 MiB."""
+
+    id: Bin20
+    slot: Annotated[int, Meta(ge=0, le=65535)]
+    wants: Annotated[list[Want], Meta(min_length=1, max_length=VALUES_AT_ONCE_MAX)]
+
+
+class FoundMany(codec.Struct, tag=17, array_like=True):
+    """Those follow, as units of this size, whose bit is set (of byte *i* / 8, lowest first)."""
+
+    id: Bin20
+    bitmap: Annotated[bytes, Meta(max_length=VALUES_AT_ONCE_MAX // 8)]
+    unit_bytes: UnitBytes
+
+
+def bitmap(flags: Sequence[bool]) -> bytes:
+    """Pack flags: bit *i* of byte *i* / 8, lowest first."""
+    bits = sum(1 << number for number, flag in enumerate(flags) if flag)
+    return bits.to_bytes(-(-len(flags) // 8), "little")
+
+
+def flags(bitmap: bytes, count: int) -> list[bool]:
+    """Unpack a :func:`bitmap`; what it does not reach is False."""
+    bits = int.from_bytes(bitmap, "little")
+    return [bool(bits >> number & 1) for number in range(count)]
+
+
 Message = (
     Get | Found | Absent | Cancel | Offer | Answer | Stored | Provide | Done | Prove | Proof
-    | Compare | Compared | Names | Lacking
+    | Compare | Compared | Names | Lacking | GetMany | FoundMany
 )  # fmt: skip
 
 decode: Callable[[codec.Packed], Message] = codec.decoder(Message)

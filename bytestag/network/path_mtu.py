@@ -21,7 +21,13 @@ WORTH = 16
 class PathMtu:
     """What is known of the path that is in use."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = UDP_BYTES_MAX) -> None:
+        """No more than ``most`` bytes are tried."""
+        self._sizes = [size for size in SIZES if size <= most]
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget all: another path is in use."""
         self.datagram_bytes = DATAGRAM_BYTES_MAX
         """So much passes: until more is known what passes on nearly every path."""
         self._size = 0
@@ -34,7 +40,7 @@ class PathMtu:
         None is while a probe is under way, when all was tried, and while it would be much beside
         what the peer wants of us.
         """
-        if self._probe is not None or self._size == len(SIZES):
+        if self._probe is not None or self._size == len(self._sizes):
             return 0
         size = SIZES[self._size]
         is_cheap = not self._size or size * WORTH <= delivered_bytes

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bytestag.config import HOUR
+from bytestag.config import HOUR, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.errors import PacketError
 from bytestag.network import frames
@@ -31,6 +31,7 @@ from bytestag.network.units import (
     bodies_of_run,
     unit_bytes_for,
 )
+from bytestag.recent import Recent
 
 SESSION_SECONDS_MAX = 12 * HOUR
 DRAIN_SECONDS = 10.0
@@ -93,6 +94,7 @@ class Session:
         window_bytes: int,
         idle_seconds: float,
         random_bytes: Callable[[int], bytes],
+        datagram_bytes_max: int = UDP_BYTES_MAX,
     ) -> None:
         self.agreement = agreement
         self.address = agreement.address
@@ -113,12 +115,12 @@ class Session:
         )
         self._receiver = TrainReceiver()
         self._downloads: dict[int, Download] = {}
-        self._transfers: dict[bytes, None] = {}
+        self._transfers: Recent[bytes, bool] = Recent(TRANSFERS_REMEMBERED_MAX)
         self._slot = 0
         self._events: list[Event] = []
         self._candidate: tuple[Address, bytes, bool] | None = None
         """Another address of the peer, the nonce it must echo, whether to challenge it now."""
-        self._mtu = PathMtu()
+        self._mtu = PathMtu(datagram_bytes_max)
         if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
             self._control.greet()
 
@@ -185,8 +187,7 @@ class Session:
         counter, received = self._control.open(datagram)
         is_newest = counter > self._control.largest_received
         self.last_received = now
-        if not self.is_confirmed:
-            self.is_confirmed = True
+        self.is_confirmed = True
         if address != self.address and is_newest:
             self._challenge_path(address)
         for frame in received:
@@ -216,10 +217,11 @@ class Session:
             raise PacketError("malformed unit head")
         download = self._downloads.get(slot)
         if download is not None:
-            if not download.is_announced:
-                return  # its FOUND is still under way; unacknowledged, it comes again
             try:
-                if download.receive(unit, segment, body, datagram[UNIT_HEAD_BYTES:]):
+                if not download.is_announced:  # its FOUND was lost, and comes again
+                    if not download.keep(unit, segment, body, bytes(datagram[UNIT_HEAD_BYTES:])):
+                        return
+                elif download.receive(unit, segment, body, datagram[UNIT_HEAD_BYTES:]):
                     self.last_received = now
                     self._events.append(DownloadProgressed(download))
             except PacketError:
@@ -278,7 +280,7 @@ class Session:
             self._rtt.forget()
             self._sender.congestion.path_changed(now)
         self.address, self._candidate = address, None
-        self._mtu = PathMtu()
+        self._mtu.begin_anew()
         self._sender.datagram_bytes = self._mtu.datagram_bytes
 
     # --- Commands --------------------------------------------------------------------------------
@@ -304,25 +306,34 @@ class Session:
 
         The last 4,096 are remembered. A peer that goes beyond spoils its own transfers only.
         """
-        if transfer_id in self._transfers:
+        if self._transfers.get(transfer_id):
             return False
-        self._transfers[transfer_id] = None
-        if len(self._transfers) > TRANSFERS_REMEMBERED_MAX:
-            del self._transfers[next(iter(self._transfers))]
+        self._transfers.put(transfer_id, True)
         return True
 
     def cancel_upload(self, transfer_id: bytes) -> None:
         self._sender.cancel(transfer_id)
 
-    def expect_download(self, transfer_id: bytes) -> Download:
-        """Reserve a slot for what a GET of ours asks for."""
+    def expect_download(self, transfer_id: bytes, length_max: int) -> Download:
+        """Reserve a slot for what a GET of ours asks for, at most so many bytes."""
         assert len(self._downloads) < DOWNLOADS_MAX
         while self._slot in self._downloads:
             self._slot = (self._slot + 1) % 65536
-        download = Download(transfer_id, self._slot, self.agreement.receive_key)
+        download = Download(transfer_id, self._slot, self.agreement.receive_key, length_max)
         self._downloads[self._slot] = download
         self._slot = (self._slot + 1) % 65536
         return download
+
+    def announce(self, download: Download, length: int, unit_bytes: int) -> None:
+        """Learn the size of what comes, and look at what came before it was known."""
+        download.announce(length, unit_bytes)
+        for unit, segment, body_bytes, body in download.take_early():
+            try:
+                if download.receive(unit, segment, body_bytes, body):
+                    self._events.append(DownloadProgressed(download))
+            except PacketError:
+                self._spoil(download)
+                return
 
     def forget_download(self, download: Download) -> None:
         """Free the slot; what still comes for it is acknowledged and dropped."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bytestag.config import Config
+from bytestag.config import DATAGRAM_BYTES_MAX, Config
 from bytestag.crypto.identity import Address, Identity
 from bytestag.errors import PacketError, RemoteError, Timeout
 from bytestag.events.runtime import Runtime
@@ -72,6 +72,7 @@ class Sessions:
         self._capabilities = capabilities
         self._loop = asyncio.get_running_loop()
         self._endpoint: Endpoint | None = None
+        self._datagram_bytes_max = DATAGRAM_BYTES_MAX
         self._responder = Responder(
             identity,
             config.network_id,
@@ -93,6 +94,7 @@ class Sessions:
         """Send through this endpoint from now on."""
         self._endpoint = endpoint
         self._responder.burst_bytes = endpoint.burst_bytes
+        self._datagram_bytes_max = endpoint.datagram_bytes_max
 
     def __len__(self) -> int:
         return len(self._links)
@@ -241,6 +243,7 @@ class Sessions:
             window_bytes=self._config.window_bytes,
             idle_seconds=self._config.session_idle_seconds,
             random_bytes=self._runtime.token_bytes,
+            datagram_bytes_max=self._datagram_bytes_max,
         )
         link = Link(self, session)
         self._links[agreement.local_id] = link

@@ -23,6 +23,7 @@ INDEX_AT = 14
 SEGMENTS_MAX = 64
 RISING = bytes(range(SEGMENTS_MAX))
 BODY_BYTES_MIN = 64
+EARLY_BYTES = 1024
 _AAD = struct.Struct(">II")
 
 
@@ -164,10 +165,10 @@ class _Assembly:
 class Download:
     """The receiving end: segments in, plaintext out."""
 
-    __slots__ = ("_assemblies", "_key", "_missing", "buffer", "length", "slot", "transfer_id",
-                 "unit_bytes")  # fmt: skip
+    __slots__ = ("_assemblies", "_early", "_early_room", "_key", "_missing", "buffer", "length",
+                 "slot", "transfer_id", "unit_bytes")  # fmt: skip
 
-    def __init__(self, transfer_id: bytes, slot: int, root: bytes) -> None:
+    def __init__(self, transfer_id: bytes, slot: int, root: bytes, length_max: int) -> None:
         self.transfer_id = transfer_id
         self.slot = slot
         self.length = -1
@@ -176,6 +177,8 @@ class Download:
         self._key = AESGCM(unit_key(root, transfer_id))
         self._assemblies: dict[int, _Assembly] = {}
         self._missing: set[int] = set()
+        self._early: list[tuple[int, int, int, bytes]] = []
+        self._early_room = length_max + length_max // 8 + EARLY_BYTES
 
     @property
     def is_announced(self) -> bool:
@@ -199,7 +202,20 @@ class Download:
         self.buffer = bytearray(length)
         self._missing = set(range(-(-length // unit_bytes)))
 
-    def receive(self, unit: int, segment: int, body_bytes: int, body: memoryview) -> bool:
+    def keep(self, unit: int, segment: int, body_bytes: int, body: bytes) -> bool:
+        """Keep a segment that came before the size is known; return whether there is room."""
+        self._early_room -= len(body)
+        if self._early_room < 0:
+            return False
+        self._early.append((unit, segment, body_bytes, body))
+        return True
+
+    def take_early(self) -> list[tuple[int, int, int, bytes]]:
+        """Return what was kept: arguments for :meth:`receive`, which may be called now."""
+        early, self._early = self._early, []
+        return early
+
+    def receive(self, unit: int, segment: int, body_bytes: int, body: bytes | memoryview) -> bool:
         """Place a segment; return whether a unit became whole.
 
         Raises:

@@ -9,6 +9,7 @@ from collections import Counter
 from contextvars import copy_context
 from typing import Protocol
 
+from bytestag.config import TRAIN_DATAGRAM_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.network.endpoint import Receiver
 from bytestag.network.trains import Burst
@@ -45,6 +46,7 @@ class VirtualEndpoint:
         self.place = place
         """Where it is in the network."""
         self.burst_bytes = BURST_BYTES
+        self.datagram_bytes_max = TRAIN_DATAGRAM_BYTES_MAX
         self.counters: Counter[str] = Counter()
         self.is_closed = False
         self.context = copy_context()

@@ -122,16 +122,18 @@ class KVPRecord:
 
 
 class Asked(NamedTuple):
-    """What a reader says of the row it wants; ``index`` None and ``selector`` empty are any."""
+    """What a reader says of the row it wants; None, and an empty selector, are any."""
 
     key: KeyBytes
     index: bytes | None  # type: ignore[assignment]  # as in KVPID
     selector: bytes
     """The row's BLAKE3, or a prefix of it."""
+    size: int | None = None
 
     def fits(self, record: KVPRecord) -> bool:
         """Whether a row of the key is one of those that are asked for."""
-        return self.index in (None, record.index) and record.blake3.startswith(self.selector)
+        is_named = self.index in (None, record.index) and self.size in (None, record.size)
+        return is_named and record.blake3.startswith(self.selector)
 
 
 class ReadRow(NamedTuple):

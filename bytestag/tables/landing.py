@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -198,15 +198,17 @@ class IncompleteFile:
         """Hash the whole while its parts land; :meth:`matches` will ask for the same hashes."""
         self._whole = WholeHash(sha1, blake3, self._read)
 
-    def land(self, parts: Sequence[tuple[PartEntry, bytes | None]]) -> list[bool]:
+    def land(
+        self, runs: Iterable[Iterable[tuple[PartEntry, bytes | memoryview | None]]]
+    ) -> list[list[bool]]:
         """Compare each part with its hash, write it if it fits, and say so; one thread at a time.
 
         None stands for what may be in its place already. A part that fits its hash, but not its
         size, is not written. Raises NoSpace or StorageError.
         """
-        return [self._land(part, value) for part, value in parts]
+        return [[self._land(part, value) for part, value in run] for run in runs]
 
-    def _land(self, part: PartEntry, value: bytes | None) -> bool:
+    def _land(self, part: PartEntry, value: bytes | memoryview | None) -> bool:
         is_there = value is None
         if value is None:
             value = self._read(part.offset, part.size)
@@ -223,7 +225,7 @@ class IncompleteFile:
         with self._used() as fd:
             return os.pread(fd, size, offset)
 
-    def write(self, offset: int, part: bytes) -> None:
+    def write(self, offset: int, part: bytes | memoryview) -> None:
         """Write a verified part at its place; raises NoSpace or StorageError."""
         view = memoryview(part)
         try:

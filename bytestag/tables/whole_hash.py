@@ -28,7 +28,7 @@ class WholeHash:
         self._ahead: dict[int, int] = {}
         """Parts that came before those in front of them: offset -> size."""
 
-    def add(self, offset: int, part: bytes) -> None:
+    def add(self, offset: int, part: bytes | memoryview) -> None:
         """A part is in its place now."""
         if offset > self._position:
             if len(self._ahead) < AHEAD_MAX:
@@ -47,7 +47,7 @@ class WholeHash:
             self._update(block)
         return all(hasher.digest() == wanted for hasher, wanted in self._hashers)
 
-    def _update(self, block: bytes) -> None:
+    def _update(self, block: bytes | memoryview) -> None:
         for hasher, _ in self._hashers:
             hasher.update(block)
         self._position += len(block)

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from bytestag.dht.fetching import MISTRUST_SECONDS, Fetcher, Wanted
+from bytestag.dht.fetching import Fetcher, Wanted
 from bytestag.dht.network import Sources
-from bytestag.dht.source import Source
+from bytestag.dht.source import GETS_NEAR, Source
+from bytestag.dht.source_book import MISTRUST_SECONDS, SourceBook
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
-from bytestag.network.links import GETS_PER_PEER_MAX
+from bytestag.network.links import GETS_PER_PEER_MAX, Link
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from tests.dht.helpers import Cluster, add_values, content, get_nothing, own, serve
@@ -160,7 +161,7 @@ def test_a_source_is_asked_for_a_few_values_at_one_time():
         contact_ = next(
             c for c in fetcher._network.protocol.router if c.id == nodes[0].identity.node_id
         )
-        fetcher.add_server(contact_)
+        fetcher.sources.add_server(contact_)
         most = 0
         reader = nodes[0]._serving._reader
         true_find = reader._work
@@ -185,13 +186,13 @@ def test_a_slow_line_is_not_asked_for_more_than_it_brings_in_time():
 
     async def main(cluster, fetcher, nodes):
         add_values(nodes[0], rows)
-        fetcher.add_server(contact(fetcher, nodes[0]))
+        fetcher.sources.add_server(contact(fetcher, nodes[0]))
         slow = replace(CALM, uplink_bytes_per_second=40_000)
         cluster.world.network.conditions = slow
 
         fetched = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
         assert fetched == list(rows.values())
-        (source,) = fetcher._sources.values()
+        (source,) = fetcher.sources
         assert source.fault is None  # nothing came too late
         assert source.most < 4
 
@@ -199,15 +200,15 @@ def test_a_slow_line_is_not_asked_for_more_than_it_brings_in_time():
 
 
 def test_a_busy_server_is_waited_for_if_there_is_nobody_else(monkeypatch):
-    monkeypatch.setattr(Fetcher, "_most", 100)  # as if it had been asked for more before
+    monkeypatch.setattr(SourceBook, "most", 100)  # as if it had been asked for more before
     rows = {}
     for seed in range(6):
         rows |= own(content(250_000, seed))
 
     async def main(cluster, fetcher, nodes):
         add_values(nodes[0], rows)
-        fetcher.add_server(contact(fetcher, nodes[0]))
-        (source,) = fetcher._sources.values()
+        fetcher.sources.add_server(contact(fetcher, nodes[0]))
+        (source,) = fetcher.sources
         source.most = 1
         slow = replace(CALM, uplink_bytes_per_second=100_000)
         cluster.world.network.conditions = slow
@@ -223,7 +224,7 @@ def test_a_busy_server_is_waited_for_if_there_is_nobody_else(monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "rtt", "most"),
-    [(0.002, 0.001, 16), (0.21, 0.2, 112), (0.5, 0.2, 4), (3.0, 0.2, 2), (3.0, 2.0, 112)],
+    [(0.002, 0.001, GETS_NEAR), (0.21, 0.2, 112), (0.5, 0.2, 4), (3.0, 0.2, 2), (3.0, 2.0, 112)],
 )
 def test_more_is_asked_of_whom_it_helps(seconds, rtt, most):
     source = Source(None)
@@ -231,6 +232,125 @@ def test_more_is_asked_of_whom_it_helps(seconds, rtt, most):
         source.active = source.most - 1
         source.learn(seconds, rtt)
     assert source.most == most
+
+
+def some(count, size=20_000):
+    made = {}
+    for seed in range(count):
+        made |= own(content(size, seed))
+    return made
+
+
+async def fetch_many(fetcher, values, is_right=lambda value: True):
+    """Return what came, by number, and what was taken of it."""
+    came = {}
+
+    async def take(numbered):
+        came.update({number: bytes(value) for number, value in numbered})
+        return {number for number, value in numbered if is_right(value)}
+
+    taken = await fetcher.fetch_many([wanted(value) for value in values], take)
+    return came, taken
+
+
+def test_values_that_a_server_has_come_at_one_go():
+    rows = some(20)
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], dict(list(rows.items())[:15]))
+        fetcher.sources.add_server(contact(fetcher, nodes[0]))
+        for source in fetcher.sources:
+            source.most = GETS_PER_PEER_MAX
+        before = nodes[0]._serving.counters["bytes uploaded"]
+        came, taken = await fetch_many(fetcher, rows.values())
+        assert taken == set(came) == set(range(15))
+        assert list(came.values()) == list(rows.values())[:15]
+        assert fetcher.counts.bytes_received == 15 * 20_000
+        await asyncio.sleep(1)
+        assert nodes[0]._serving.counters["bytes uploaded"] - before == 15 * 20_000
+
+    in_cluster(main, 1)
+
+
+def test_values_that_are_here_are_not_asked_of_a_server():
+    rows = some(4)
+
+    async def main(cluster, fetcher, nodes):
+        fetcher._read_here = lambda want: next(
+            (value for kvpid, value in rows.items() if kvpid.key == want.key), None
+        )
+        fetcher._has_values = True
+        came, taken = await fetch_many(fetcher, rows.values())
+        assert list(came.values()) == list(rows.values())
+        assert taken == set(came)
+
+    in_cluster(main, 1)
+
+
+def test_without_a_server_nothing_comes_at_one_go_and_nobody_is_asked():
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], some(3))
+        before = cluster.world.network.counters["sent"]
+        assert await fetch_many(fetcher, some(3).values()) == ({}, set())
+        assert cluster.world.network.counters["sent"] == before
+
+    in_cluster(main, 1)
+
+
+def test_a_server_that_gives_one_value_at_a_time_is_not_asked_for_many(monkeypatch):
+    rows = some(3)
+    monkeypatch.setattr(Link, "gives_many", False)
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], rows)
+        fetcher.sources.add_server(contact(fetcher, nodes[0]))
+        assert await fetch_many(fetcher, rows.values()) == ({}, set())
+        (source,) = fetcher.sources
+        assert source.fault is None
+        assert await fetcher.fetch(wanted(next(iter(rows.values())))) in rows.values()
+
+    in_cluster(main, 1)
+
+
+def test_who_sends_one_wrong_value_among_many_is_mistrusted_and_the_others_count():
+    rows = some(4)
+    wrong = list(rows.values())[2]
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], rows)
+        fetcher.sources.add_server(contact(fetcher, nodes[0]))
+        (source,) = fetcher.sources
+        source.most = GETS_PER_PEER_MAX
+        came, taken = await fetch_many(fetcher, rows.values(), lambda value: value != wrong)
+        assert (set(came), taken) == ({0, 1, 2, 3}, {0, 1, 3})
+        assert isinstance(source.fault, Corrupt)
+        assert (fetcher.counts.wrong, fetcher.counts.bytes_received) == (1, 60_000)
+
+    in_cluster(main, 1)
+
+
+def test_when_a_server_is_gone_in_the_middle_of_many_another_is_asked():
+    rows = some(8, 120_000)
+
+    async def main(cluster, fetcher, nodes):
+        for node in nodes:
+            add_values(node, rows)
+            fetcher.sources.add_server(contact(fetcher, node))
+        for source in fetcher.sources:
+            source.most = 8
+        slow = replace(CALM, uplink_bytes_per_second=100_000)
+        cluster.world.network.conditions = slow
+        asked = asyncio.ensure_future(fetch_many(fetcher, rows.values()))
+        await asyncio.sleep(2)
+        cluster.crash(next(n for n in nodes if contact(fetcher, n).id == next(busy(fetcher))))
+        came, taken = await asked
+        assert taken == set(range(8))
+        assert [came[number] for number in range(8)] == list(rows.values())
+
+    def busy(fetcher):
+        return (source.contact.id for source in fetcher.sources if source.active)
+
+    in_cluster(main, 2)
 
 
 def test_a_get_that_is_cancelled_before_its_turn_is_not_served():
@@ -297,7 +417,7 @@ def test_a_server_that_only_the_link_names_is_probed_and_used():
     async def main(cluster, fetcher, nodes):
         lonely = await cluster.start(joins=False)
         add_values(lonely, own(VALUE))
-        fetcher.probe(lonely.identity.node_id, [("10.99.0.1", 4000), lonely.address])
+        fetcher.sources.probe(lonely.identity.node_id, [("10.99.0.1", 4000), lonely.address])
         assert await fetcher.fetch(wanted()) == VALUE
         assert list(fetcher.counts.by_source) == [lonely.identity.node_id]
 
@@ -307,9 +427,9 @@ def test_a_server_that_only_the_link_names_is_probed_and_used():
 def test_another_node_behind_the_address_of_a_link_is_not_used():
     async def main(cluster, fetcher, nodes):
         add_values(nodes[0], own(VALUE))
-        fetcher.probe(bytes(20), [nodes[0].address])
-        await fetcher.probes_ended()
-        assert not fetcher.has_servers
+        fetcher.sources.probe(bytes(20), [nodes[0].address])
+        await fetcher.sources.probes_ended()
+        assert not fetcher.sources.servers
 
     in_cluster(main, joins=False)
 
@@ -348,6 +468,6 @@ def test_a_cancelled_fetch_frees_its_source_and_tells_the_holder():
             await fetching
         await asyncio.sleep(0.1)
         assert not nodes[0].upload_slot.current_tasks
-        assert all(source.active == 0 for source in fetcher._sources.values())
+        assert all(source.active == 0 for source in fetcher.sources)
 
     in_cluster(main)

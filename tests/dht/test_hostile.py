@@ -9,7 +9,7 @@ from bytestag.config import HOUR
 from bytestag.dht.fetching import Wanted
 from bytestag.dht.lookup import Shortlist
 from bytestag.dht.routing import Contact
-from bytestag.errors import BytestagError, StorageError
+from bytestag.errors import BytestagError, NotFound, StorageError
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import ANSWERS_UNSENT_MAX
@@ -18,7 +18,7 @@ from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from bytestag.tables.base import Standing, own_record
 from bytestag.uri import Link
-from tests.dht.helpers import Cluster, add_values, publisher, values
+from tests.dht.helpers import Cluster, add_values, content, own, publisher, values
 
 CALM = Conditions(latency=0.02)
 
@@ -126,6 +126,30 @@ def test_a_byte_of_a_large_value_keeps_no_more_than_that_in_memory():
             await asyncio.sleep(1)
             assert [bytes(part) for part in kept] == [value[7:8]]
             assert [len(part.obj) for part in kept] == [1]
+
+    run(main, conditions=CALM)
+
+
+@pytest.mark.parametrize("length", [1, 2**20])
+def test_many_large_values_asked_for_at_one_go_are_not_even_read(length):
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief = await cluster.start(), await cluster.start()
+            rows = {}
+            for seed in range(8):
+                rows |= own(content(2**20, seed))
+            add_values(holder, rows)
+            read = []
+            read_row, read_rows = holder.stores.cache.read_row, holder.stores.cache.read_rows
+            holder.stores.cache.read_row = lambda row: read.append(row) or read_row(row)
+            holder.stores.cache.read_rows = lambda some: read.extend(some) or read_rows(some)
+            link = await link_between(thief, holder)
+            wants = [m.Want(kvpid.key, None, b"", length) for kvpid in rows]
+            with pytest.raises(NotFound):
+                await link.get_many(wants, idle_seconds=5)
+            assert not read
+            (want,) = [m.Want(kvpid.key, None, b"", 2**20) for kvpid in list(rows)[:1]]
+            assert await link.get_many([want], idle_seconds=5) == [rows[next(iter(rows))]]
 
     run(main, conditions=CALM)
 

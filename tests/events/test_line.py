@@ -63,3 +63,25 @@ def test_a_turn_that_comes_together_with_a_cancellation_is_passed_on():
         return order
 
     assert asyncio.run(main()) == [1]
+
+
+def test_who_is_wide_takes_several_places_and_keeps_his_turn():
+    async def main():
+        line, order = Line(lambda: 4), []
+
+        async def one(name, width, *, goes_on=False):
+            async with line.place(width, goes_on=goes_on):
+                order.append(name)
+                await asyncio.sleep(0.01)
+
+        async with line.place(4):
+            tasks = [asyncio.ensure_future(one(f"wide {n}", 4)) for n in range(3)]
+            tasks.append(asyncio.ensure_future(one("narrow", 1)))
+            await asyncio.sleep(0)
+            tasks.append(asyncio.ensure_future(one("going on", 4, goes_on=True)))
+            await asyncio.sleep(0)
+            assert order == []
+        await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(main()) == ["going on", "wide 0", "wide 1", "wide 2", "narrow"]

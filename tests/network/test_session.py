@@ -18,7 +18,7 @@ TRANSFER = bytes(range(20))
 
 def transfer(pair, value, transfer_id=TRANSFER):
     """Let alice fetch a value from bob; return her download."""
-    download = pair.alice.expect_download(transfer_id)
+    download = pair.alice.expect_download(transfer_id, len(value))
     unit_bytes = pair.bob.unit_bytes
     download.announce(len(value), unit_bytes)
     pair.bob.upload(transfer_id, download.slot, memoryview(value), unit_bytes)
@@ -264,6 +264,43 @@ def test_a_session_ends_with_who_acknowledges_whatever_may_have_been_sent():
             pair.bob.receive(memoryview(burst.buffers[0]), ALICE, now)
     assert pair.bob.is_closed
     assert sent < 2 * 2**20
+
+
+def test_what_comes_before_its_found_is_kept_and_does_not_come_again():
+    """FOUND is one datagram; to send all again because it was lost would be a waste."""
+    pair = confirmed()
+    value = random.Random(5).randbytes(2**19)
+    download = pair.alice.expect_download(TRANSFER, len(value))
+    unit_bytes = pair.bob.unit_bytes
+    pair.bob.upload(TRANSFER, download.slot, memoryview(value), unit_bytes)
+    pair.drive(lambda: False, seconds=1)
+    assert not pair.bob.uploads_active  # all is acknowledged
+    pair.alice.announce(download, len(value), unit_bytes)
+    assert download.is_done
+    assert download.buffer == value
+    assert pair.bob.resent_segments == 0
+    pair.flush(pair.alice)
+    assert pair.events_of(pair.alice, s.DownloadProgressed)
+
+
+def test_before_a_found_no_more_is_kept_than_was_asked_for():
+    pair = confirmed()
+    download = pair.alice.expect_download(TRANSFER, 100_000)
+    pair.bob.upload(TRANSFER, download.slot, memoryview(bytes(2**20)), pair.bob.unit_bytes)
+    pair.drive(lambda: False, seconds=1)
+    kept = sum(len(body) for *_, body in download.take_early())
+    assert 100_000 < kept < 120_000
+    assert pair.bob.uploads_active  # the rest is not acknowledged
+
+
+def test_what_came_before_its_found_and_fits_no_unit_fails_the_transfer():
+    pair = confirmed()
+    download = pair.alice.expect_download(TRANSFER, 100_000)
+    pair.bob.upload(TRANSFER, download.slot, memoryview(bytes(90_000)), pair.bob.unit_bytes)
+    pair.drive(lambda: False, seconds=1)
+    pair.alice.announce(download, 1000, 2000)
+    pair.flush(pair.alice)
+    assert pair.events_of(pair.alice, s.DownloadFailed)
 
 
 def test_an_idle_session_ends():

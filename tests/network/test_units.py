@@ -26,7 +26,7 @@ UNIT_BYTES = unit_bytes_for(DATAGRAM_BYTES_MAX)
 
 def pair(value, unit_bytes=UNIT_BYTES, root=ROOT, transfer_id=TRANSFER):
     upload = Upload(transfer_id, 3, memoryview(value), root, unit_bytes)
-    download = Download(TRANSFER, 3, ROOT)
+    download = Download(TRANSFER, 3, ROOT, VALUE_BYTES_MAX)
     download.announce(len(value), unit_bytes)
     return upload, download
 
@@ -124,7 +124,7 @@ def test_a_unit_cannot_stand_in_for_another():
 
 def test_a_shorter_value_cannot_stand_in_for_a_longer_one():
     upload, _ = pair(bytes(1000))
-    download = Download(TRANSFER, 3, ROOT)
+    download = Download(TRANSFER, 3, ROOT, VALUE_BYTES_MAX)
     download.announce(1001, UNIT_BYTES)
     (piece,) = segments(upload)
     with pytest.raises(PacketError):
@@ -146,14 +146,14 @@ def test_a_shorter_value_cannot_stand_in_for_a_longer_one():
     ],
 )
 def test_a_segment_that_fits_no_unit_is_refused(unit, segment, body_bytes, body):
-    download = Download(TRANSFER, 3, ROOT)
+    download = Download(TRANSFER, 3, ROOT, VALUE_BYTES_MAX)
     download.announce(985, 984)
     with pytest.raises(PacketError):
         download.receive(unit, segment, body_bytes, memoryview(body))
 
 
 def test_a_unit_in_too_many_segments_is_refused():
-    download = Download(TRANSFER, 3, ROOT)
+    download = Download(TRANSFER, 3, ROOT, VALUE_BYTES_MAX)
     download.announce(65_535, 65_535)
     with pytest.raises(PacketError, match="segment size"):
         download.receive(0, 0, 1000, memoryview(bytes(1000)))
@@ -169,7 +169,7 @@ def test_segments_of_another_size_than_the_first_are_refused():
 
 
 def test_the_size_is_believed_once():
-    download = Download(TRANSFER, 3, ROOT)
+    download = Download(TRANSFER, 3, ROOT, VALUE_BYTES_MAX)
     assert not download.is_announced
     assert not download.is_done
     assert download.received_bytes == 0

@@ -107,10 +107,10 @@ def test_parts_that_are_there_are_recognised_by_the_hash_that_is_known(directory
     with landing_file(directory, "file") as file:
         known = [part(1, sha1(PARTS[1]), blake3(PARTS[1])), part(1, sha1(PARTS[1])),
                  part(1, b"", blake3(PARTS[1]))]  # fmt: skip
-        assert file.land([(entry, None) for entry in known]) == [True] * 3
+        assert file.land([[(entry, None) for entry in known]]) == [[True] * 3]
         others = [part(1, sha1(PARTS[2])), part(1, sha1(PARTS[1]), blake3(PARTS[2])),
                   part(2, sha1(PARTS[2]), blake3(PARTS[2]))]  # fmt: skip
-        assert file.land([(entry, None) for entry in others]) == [False] * 3
+        assert file.land([[(entry, None) for entry in others]]) == [[False] * 3]
 
 
 def test_parts_are_written_if_they_fit_and_the_whole_is_hashed_on_the_way(directory, monkeypatch):
@@ -118,11 +118,12 @@ def test_parts_are_written_if_they_fit_and_the_whole_is_hashed_on_the_way(direct
     with landing_file(directory, "file") as file:
         file.expect(sha1=sha1(WHOLE), blake3=blake3(WHOLE))
         wrong = [(entries[0], PARTS[1]), (entries[0], b"")]
-        assert file.land(wrong) == [False, False]
-        assert file.land([(entries[n], PARTS[n]) for n in (2, 0, 0, 3)]) == [True] * 4
+        assert file.land([wrong]) == [[False, False]]
+        some = [(entries[n], PARTS[n]) for n in (2, 0, 0, 3)]
+        assert file.land([some[:1], some[1:]]) == [[True], [True] * 3]
         short = part(1, b"", blake3(b"short"))
-        assert file.land([(short, b"short")]) == [True]  # its hash fits: the description lies
-        assert file.land([(entries[1], PARTS[1])]) == [True]
+        assert file.land([[(short, b"short")]]) == [[True]]  # its hash fits: the description lies
+        assert file.land([[(entries[1], memoryview(PARTS[1]))]]) == [[True]]
         read = []
         monkeypatch.setattr(landing.os, "pread", lambda *args: read.append(args))
         assert file.matches(sha1=sha1(WHOLE), blake3=blake3(WHOLE))
@@ -148,7 +149,7 @@ def test_two_fetches_never_write_one_file(directory, root):
             landing_file(directory, "file") as other,
         ):
             other.write(0, PARTS[3])
-        assert all(file.land(list(zip(entries, PARTS, strict=True))))
+        assert file.land([list(zip(entries, PARTS, strict=True))]) == [[True] * 4]
         assert file.matches(blake3=blake3(WHOLE))
         file.finish(sync=False)
     assert (root / "file").read_bytes() == WHOLE
@@ -453,6 +454,8 @@ def test_what_was_begun_is_gone_on_with_whatever_is_free(tmp_path):
     (tmp_path / ("file" + INCOMPLETE_SUFFIX)).write_bytes(b"")
     check_space(tmp_path / "file", 2**62)
     check_space(tmp_path, 2**62)
+    with pytest.raises(NoSpace):
+        check_space(tmp_path / "other", 2**62)
 
 
 def test_a_full_disk_keeps_what_was_written_before(directory, root, monkeypatch):
@@ -472,8 +475,8 @@ def test_a_full_disk_keeps_what_was_written_before(directory, root, monkeypatch)
     monkeypatch.undo()
     with landing_file(directory, "file") as file:
         entries = [part(n, sha1(p), blake3(p)) for n, p in enumerate(PARTS)]
-        has = file.land([(entry, None) for entry in entries])
-    assert has == [True, True, False, False]
+        has = file.land([[(entry, None) for entry in entries]])
+    assert has == [[True, True, False, False]]
     assert not (root / "file").exists()
 
 

@@ -237,6 +237,8 @@ def session_messages() -> Iterator[Vector]:
         messages.Compared(ID, False),
         messages.Names(ID, 4, bytes([0xA0]) + bytes(7), bytes(range(16))),
         messages.Lacking(ID, b"\2"),
+        messages.GetMany(ID, 3, [messages.Want(KEY, KEY, B3[:8], len(VALUE))] * 2),
+        messages.FoundMany(ID, b"\2", 51_727),
     ]
     for message in made:
         yield vector(type(message).__name__.upper(), messages.encode(message))
