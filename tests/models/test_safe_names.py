@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytestag.errors import FormatError
+from bytestag.models import safe_names
 from bytestag.models.safe_names import check_component, check_path, check_tree
 
 
@@ -98,3 +99,13 @@ def test_paths_that_can_exist_together_are_accepted() -> None:
 def test_a_name_kept_for_incomplete_files_is_refused():
     with pytest.raises(FormatError, match="not whole"):
         check_component("x.bytestag-incomplete")
+
+
+@given(st.from_regex(safe_names._PLAIN, fullmatch=True))
+def test_names_of_which_nothing_more_is_asked_have_nothing_wrong(name: str) -> None:
+    assert safe_names._problem(name) is None
+
+
+@pytest.mark.parametrize("name", ["CON", "lpt1.txt", "a.", "x.Bytestag-INCOMPLETE", "a/b", "a\n"])
+def test_of_unsafe_names_more_is_asked(name: str) -> None:
+    assert not safe_names._PLAIN.fullmatch(name)
