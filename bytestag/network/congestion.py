@@ -69,6 +69,9 @@ class Congestion:
         window_bytes_max: float = math.inf,
     ) -> None:
         self.queue_seconds = queue_seconds
+        self._window: float | None = None
+        self._pace: float | None = None
+        """Both are asked for each train, and change when something is acknowledged."""
         self._burst_bytes = burst_bytes
         self._window_bytes_max = window_bytes_max
         self._phase = Phase.STARTUP
@@ -115,6 +118,11 @@ class Congestion:
     @property
     def window_bytes(self) -> float:
         """How much may be on its way."""
+        if self._window is None:
+            self._window = self._find_window()
+        return self._window
+
+    def _find_window(self) -> float:
         if not self._rates or self._delay == math.inf:
             return min(INITIAL_BYTES, self._window_bytes_max)
         product = self.rate * self._delay
@@ -129,6 +137,11 @@ class Congestion:
     @property
     def pace(self) -> float:
         """Bytes a second that may be sent."""
+        if self._pace is None:
+            self._pace = self._find_pace()
+        return self._pace
+
+    def _find_pace(self) -> float:
         if not self._rates:
             delay = self._delay if self._delay < math.inf else 0.1
             return STARTUP_GAIN * INITIAL_BYTES / max(delay, TICK_SECONDS)
@@ -188,6 +201,7 @@ class Congestion:
     def ack_ended(self, in_flight: int, now: float) -> None:
         """Learn from an acknowledgement; ``in_flight`` is what is still on its way."""
         newest, self._newest = self._newest, None
+        self._window = self._pace = None
         if newest is None:
             return
         self._first_sent = newest.sent
@@ -207,6 +221,7 @@ class Congestion:
 
     def path_changed(self, now: float) -> None:
         """Begin anew: what one path takes says nothing about another (RFC 9000, 9.4)."""
+        self._window = self._pace = None
         self._since = self._first_sent = self._delivered_at = self._next_send = now
         self._rates.clear()
         self._delay, self._delay_at = math.inf, now

@@ -157,7 +157,8 @@ class Session:
         """Return when :meth:`on_timeout` wants to be called; infinity once it is closed."""
         if self.is_closed:
             return math.inf
-        times = (self._control.next_deadline(), self._sender.next_deadline())
+        machines = (self._control, self._sender, self._receiver)
+        times = [machine.next_deadline() for machine in machines]
         idle = self.last_received + self._idle_seconds
         return min([idle, self._expires, *(t for t in times if t is not None)])
 
@@ -373,7 +374,7 @@ class Session:
         """Yield what may be sent now and where to; nothing before the peer is confirmed."""
         if not self.is_confirmed:
             return
-        for units in self._receiver.units_to_send():
+        for units in self._receiver.units_to_send(now):
             self._control.send_frame(units)
         if self._candidate is not None and self._candidate[2]:
             address, nonce, _ = self._candidate

@@ -267,14 +267,14 @@ class TrainSender:
             return
         self._probes = 0  # of what was not answered nothing is wanted any more
         congestion = self.congestion
-        end = self._in_flight + BYTES_AT_ONCE
-        while self._in_flight < min(congestion.window_bytes, end):
+        end = min(congestion.window_bytes, self._in_flight + BYTES_AT_ONCE)
+        most = congestion.segments(self.datagram_bytes, segments_of(self.datagram_bytes))
+        while self._in_flight < end:
             if not self._has_more:
                 congestion.limited(self._in_flight)
                 return
             if now < congestion.send_at():
                 return
-            most = congestion.segments(self.datagram_bytes, segments_of(self.datagram_bytes))
             if self._lost:
                 yield from self._resend(now, most)
             else:

@@ -15,7 +15,7 @@ DATAGRAM_BYTES = 1452
 IP_BYTES = 28
 UNIT_BYTES = unit_bytes_for(DATAGRAM_BYTES)
 VALUE_BYTES = 4 * UNIT_BYTES
-ACK_SECONDS = 0.001
+WAKEUP_SECONDS = 0.001
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Run:
             self.delivered.append((self.now, size - UNIT_HEAD.size))
         if not self._ack_due:
             self._ack_due = True
-            self.at(self.now + ACK_SECONDS, self._acknowledge)
+            self.at(self.now + WAKEUP_SECONDS, self._acknowledge)
 
     def resume(self):
         self.is_stalled = False
@@ -156,11 +156,15 @@ class Run:
 
     def _acknowledge(self):
         self._ack_due = False
-        for units in self.receiver.units_to_send():
+        for units in self.receiver.units_to_send(self.now):
             size = 60 + 12 * len(units.pairs)
             arrival = self.back.arrival(size, self.now, self.rng)
             if arrival is not None:
                 self.at(arrival, lambda units=units: self._receive_ack(units))
+        deadline = self.receiver.next_deadline()
+        if deadline is not None:
+            self._ack_due = True
+            self.at(deadline, self._acknowledge)
 
     def _receive_ack(self, units):
         self.sender.receive_units(units, self.now)

@@ -2,7 +2,12 @@
 
 import pytest
 
-from bytestag.network.arrivals import REPEATED_PAIRS, TRAINS_REMEMBERED_MAX, TrainReceiver
+from bytestag.network.arrivals import (
+    REPEATED_PAIRS,
+    TRAINS_AT_ONCE,
+    TRAINS_REMEMBERED_MAX,
+    TrainReceiver,
+)
 from bytestag.network.congestion import Snapshot
 from bytestag.network.frames import UNIT_PAIRS_MAX, Units
 from bytestag.network.rtt import Rtt
@@ -280,17 +285,40 @@ def test_each_train_is_acknowledged_once_for_each_time_something_new_came():
     receiver = TrainReceiver()
     receiver.receive(7, 0)
     receiver.receive(7, 3)
-    assert list(receiver.units_to_send()) == [Units(((7, 0b1001),))]
-    assert list(receiver.units_to_send()) == []
+    assert list(receiver.units_to_send(1)) == [Units(((7, 0b1001),))]
+    assert list(receiver.units_to_send(2)) == []
+
+
+def test_while_many_trains_come_some_are_acknowledged_together():
+    receiver = TrainReceiver()
+    told = []
+    for train in range(100):
+        now = train / 10_000
+        receiver.receive(train, 0)
+        told += [(now, units) for units in receiver.units_to_send(now)]
+    assert [now for now, _ in told] == pytest.approx([n / 1000 for n in range(10)], abs=2e-4)
+    assert receiver.next_deadline() == pytest.approx(0.010, abs=2e-4)
+    assert list(receiver.units_to_send(0.011))
+    assert receiver.next_deadline() is None
+
+
+def test_very_many_are_acknowledged_at_once():
+    receiver = TrainReceiver()
+    receiver.receive(0, 0)
+    assert list(receiver.units_to_send(0))
+    for train in range(1, TRAINS_AT_ONCE + 1):
+        assert not list(receiver.units_to_send(0))
+        receiver.receive(train, 0)
+    assert list(receiver.units_to_send(0))
 
 
 def test_the_last_trains_are_repeated_lest_an_acknowledgement_was_lost():
     receiver = TrainReceiver()
     for train in range(10):
         receiver.receive(train, 0)
-        list(receiver.units_to_send())
+        list(receiver.units_to_send(train))
     receiver.receive(10, 0)
-    (units,) = receiver.units_to_send()
+    (units,) = receiver.units_to_send(10)
     assert sorted(train for train, _ in units.pairs) == list(range(11 - REPEATED_PAIRS, 11))
 
 
@@ -298,12 +326,12 @@ def test_what_an_acknowledgement_told_is_told_once_more_by_the_next():
     receiver = TrainReceiver()
     for train in range(20):
         receiver.receive(train, 0)
-    list(receiver.units_to_send())  # lost
+    list(receiver.units_to_send(5))  # lost
     receiver.receive(20, 0)
-    (units,) = receiver.units_to_send()
+    (units,) = receiver.units_to_send(6)
     assert sorted(train for train, _ in units.pairs) == list(range(21))
     receiver.receive(21, 0)
-    (units,) = receiver.units_to_send()
+    (units,) = receiver.units_to_send(7)
     assert len(units.pairs) == REPEATED_PAIRS
 
 
@@ -311,7 +339,7 @@ def test_many_trains_are_acknowledged_in_several_frames_and_old_ones_forgotten()
     receiver = TrainReceiver()
     for train in range(TRAINS_REMEMBERED_MAX + 50):
         receiver.receive(train, train % 64)
-    frames = list(receiver.units_to_send())
+    frames = list(receiver.units_to_send(8))
     assert max(len(frame.pairs) for frame in frames) <= UNIT_PAIRS_MAX
     trains = [train for frame in frames for train, _ in frame.pairs]
     assert sorted(trains) == list(range(50, TRAINS_REMEMBERED_MAX + 50))
@@ -321,5 +349,5 @@ def test_what_is_to_be_acknowledged_is_bounded():
     receiver = TrainReceiver()
     for train in range(10_000):
         receiver.receive(train, 0)
-    pairs = sum(len(units.pairs) for units in receiver.units_to_send())
+    pairs = sum(len(units.pairs) for units in receiver.units_to_send(9))
     assert pairs <= 256 + 4
