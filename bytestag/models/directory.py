@@ -56,7 +56,7 @@ class FileEntry:
             raise FormatError(f"a SHA-1 has {SHA1_BYTES} bytes")
         if len(self.b3) not in (0, BLAKE3_BYTES) or len(self.info_b3) not in (0, BLAKE3_BYTES):
             raise FormatError(f"a BLAKE3 has {BLAKE3_BYTES} bytes")
-        if not canonical.is_count(self.size):
+        if type(self.size) is not int or not 0 <= self.size <= canonical.INT_MAX:
             raise FormatError("the size of a file is a number from 0 to 2^63 - 1")
 
     @property
@@ -198,11 +198,11 @@ class DirectoryManifest:
         known: dict[Path, DirectoryManifest] = {(): root}
         count = 0
         for path, entry in files:
-            *parents, name = path if path else [""]
+            parents, name = tuple(path[:-1]), path[-1] if path else ""
             if len(parents) >= DEPTH_MAX:
                 raise FormatError(f"a path has more than {DEPTH_MAX} components")
             check_component(name)
-            directory = _make(known, tuple(parents))
+            directory = _make(known, parents)
             if name in directory.files or name in directory.dirs:
                 raise FormatError(f"{name!a} is there twice in one directory")
             directory.files[name] = entry
