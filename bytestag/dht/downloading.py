@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from bytestag.config import PART_BYTES
 from bytestag.dht.fetching import OF_THE_NETWORK
 from bytestag.dht.file_parts import FileParts
 from bytestag.dht.resolving import Resolver, Target
+from bytestag.dht.runs import Runs
+from bytestag.dht.small_files import Names, SmallFile, SmallFiles
 from bytestag.errors import (
     BytestagError,
     Corrupt,
@@ -32,12 +34,11 @@ from bytestag.events.together import together
 from bytestag.hashing import blake3
 from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.models.safe_names import check_tree
-from bytestag.tables.landing import Exists, LandingDirectory, check_space
+from bytestag.tables.landing import LandingDirectory, check_space
 
 _logger = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 8
-Names = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -60,14 +61,21 @@ class _Job:
     is_forced: bool
     progress: FetchProgress
     report: Callable[[FetchProgress], None]
+    sources: Sized
     failures: int = 0
     first_failure: tuple[str, BytestagError] | None = None
 
-    def bytes_landed(self, size: int, are_resumed: bool) -> None:
+    def bytes_landed(self, size: int, were_there: bool) -> None:
         """Bytes are in their place; report it."""
         self.progress.bytes_done += size
-        self.progress.bytes_resumed += size * are_resumed
+        self.progress.bytes_resumed += size * were_there
+        self.progress.sources = len(self.sources)
         self.report(self.progress)
+
+    def file_landed(self, size: int, was_there: bool) -> None:
+        """A file is whole, with so many bytes that were not told of before."""
+        self.progress.files_done += 1
+        self.bytes_landed(size, was_there)
 
 
 class Downloader:
@@ -78,6 +86,7 @@ class Downloader:
         self._fetcher = resolver.fetcher
         self._slot = slot
         self._runtime = runtime
+        self._sources = resolver.fetcher.counts.by_source
 
     # --- Files -----------------------------------------------------------------------------------
 
@@ -114,7 +123,7 @@ class Downloader:
     ) -> FetchProgress:
         size = target.info.size if target.info is not None else len(target.value or b"")
         assert size is not None
-        job = _Job(is_forced, FetchProgress("fetching", 1, bytes=size), report)
+        job = _Job(is_forced, FetchProgress("fetching", 1, bytes=size), report, self._sources)
         await self._runtime.offload(check_space, dest, size)
         directory = await self._runtime.offload(LandingDirectory, dest.parent)
         try:
@@ -142,7 +151,9 @@ class Downloader:
         """
         entries = await self._runtime.offload(self._checked_entries, manifest)
         total = sum(entry.size for _, entry in entries)
-        job = _Job(is_forced, FetchProgress("fetching", len(entries), bytes=total), report)
+        job = _Job(
+            is_forced, FetchProgress("fetching", len(entries), bytes=total), report, self._sources
+        )
         await self._runtime.offload(check_space, dest, total)
         directory = await self._runtime.offload(LandingDirectory, dest)
         try:
@@ -164,7 +175,7 @@ class Downloader:
     async def _land_all(
         self, directory: LandingDirectory, entries: Iterable[tuple[Names, FileEntry]], job: _Job
     ) -> None:
-        """Fetch all files: small ones are one value each, large ones a few at a time."""
+        """Fetch all files: small ones, one value each, many at a time, large ones a few."""
         places = asyncio.Semaphore(FILES_AT_ONCE)
 
         async def large(path: Names, entry: FileEntry) -> None:
@@ -173,18 +184,23 @@ class Downloader:
             finally:
                 places.release()
 
-        async def small(path: Names, entry: FileEntry) -> None:
-            await self._guard(self._land_small(directory, path, entry, job), path, job)
+        async def small(file: SmallFile) -> None:
+            await self._guard(self._land_small(directory, *file, job), file[0], job)
 
+        small_files = SmallFiles(
+            self._fetcher, self._runtime, directory, job.file_landed, is_forced=job.is_forced
+        )
         async with together(*OF_THE_NETWORK) as tasks:
+            runs = Runs(self._slot, tasks, small_files.land_run, small)
             for path, entry in entries:
                 if tasks.error is not None:
                     break
                 if entry.size <= PART_BYTES:
-                    tasks.add(await self._slot.add(small, path, entry))
+                    await runs.add((path, entry), entry.size)
                 else:
                     await places.acquire()
                     tasks.add(Task.wrap(large, path, entry).start(tasks.parent))
+            await runs.end()
 
     async def _guard(self, work: Awaitable[None], path: Names, job: _Job) -> None:
         """Await one file; a failure of the network is kept, one of this machine ends all."""
@@ -265,7 +281,7 @@ class Downloader:
             await self._runtime.offload(file.finish, sync=True)
         finally:
             file.close()
-        self._file_done(job, 0)
+        job.file_landed(0, False)
 
     async def _is_there(
         self,
@@ -277,38 +293,23 @@ class Downloader:
         job: _Job,
     ) -> bool:
         """Whether the file stands there already; raises Exists if another does."""
-        try:
-            is_there = await self._runtime.offload(
-                directory.has, path, size, sha1=file_sha1, blake3=file_blake3
-            )
-        except Exists:
-            if job.is_forced:
-                return False
-            raise
+        is_there = await self._runtime.offload(
+            directory.has,
+            path,
+            size,
+            sha1=file_sha1,
+            blake3=file_blake3,
+            replaces=job.is_forced,
+        )
         if is_there:
-            job.progress.bytes_resumed += size
-            self._file_done(job, size)
+            job.file_landed(size, True)
         return is_there
 
     async def _land_value(
         self, directory: LandingDirectory, path: Names, value: bytes, job: _Job
     ) -> None:
-        def land() -> None:
-            file = directory.file(path, len(value), replaces=job.is_forced)
-            try:
-                file.write(0, value)
-                file.finish(sync=False)
-            finally:
-                file.close()
-
-        await self._runtime.offload(land)
-        self._file_done(job, len(value))
-
-    def _file_done(self, job: _Job, size: int) -> None:
-        job.progress.files_done += 1
-        job.progress.bytes_done += size
-        job.progress.sources = len(self._fetcher.counts.by_source)
-        job.report(job.progress)
+        await self._runtime.offload(directory.write, path, value, replaces=job.is_forced)
+        job.file_landed(len(value), False)
 
 
 def _make_directory(directory: LandingDirectory, path: Names) -> None:

@@ -20,7 +20,7 @@ from bytestag.errors import BytestagError, Corrupt, NotFound, RemoteError, Timeo
 from bytestag.events.line import Line
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent
-from bytestag.hashing import blake3, sha1
+from bytestag.hashing import Buffer, blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import Busy, Fetched, Link
@@ -38,7 +38,7 @@ REQUESTS_MIN = 2
 """So many GETs of many values are under way at least, lest the path stands idle between them."""
 Take = Callable[[bytes], Awaitable[bool]]
 """Says whether bytes are those that were wanted, and may keep them."""
-TakeMany = Callable[[Sequence[tuple[int, bytes | memoryview]]], Awaitable[set[int]]]
+TakeMany = Callable[[Sequence[tuple[int, Buffer]]], Awaitable[set[int]]]
 """The same for several, by their numbers: returns those that were right."""
 NO_PEER_HINT = "give a --known-node host:port, or check the network"
 NO_HOLDER_HINT = "the publisher must run `bytestag share` until it says that it is safe to leave"
@@ -58,7 +58,7 @@ class Wanted:
         """Whether there is a hash to compare with."""
         return bool(self.index or self.blake3)
 
-    def is_satisfied_by(self, value: bytes) -> bool:
+    def is_satisfied_by(self, value: Buffer) -> bool:
         """Whether bytes are what was wanted, as far as that is known."""
         if self.blake3:
             return blake3(value) == self.blake3
@@ -297,7 +297,7 @@ class Fetcher:
             seconds = self._config.transfer_idle_seconds
             return await link.get_many(wants, idle_seconds=seconds)
 
-    def _count(self, source: Source, value: bytes | memoryview) -> None:
+    def _count(self, source: Source, value: Buffer) -> None:
         self.counts.bytes_received += len(value)
         self.counts.by_source[source.contact.id] += len(value)
 

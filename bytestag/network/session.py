@@ -6,7 +6,6 @@ order: ``receive`` (or ``on_timeout``), ``take_events``, ``bursts_to_send``, ``n
 
 from __future__ import annotations
 
-import hmac
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bytestag.network.arrivals import TrainReceiver
 from bytestag.network.congestion import Congestion
 from bytestag.network.control import ControlChannel
 from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreement
+from bytestag.network.path import Path
 from bytestag.network.path_mtu import PathMtu
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import Burst, TrainSender
@@ -97,10 +97,9 @@ class Session:
         datagram_bytes_max: int = UDP_BYTES_MAX,
     ) -> None:
         self.agreement = agreement
-        self.address = agreement.address
         self.is_confirmed = agreement.is_initiator
         self.is_closed = False
-        self._random_bytes = random_bytes
+        self._path = Path(agreement.address, random_bytes)
         self._idle_seconds = idle_seconds
         self._expires = now + SESSION_SECONDS_MAX
         self._is_old = False
@@ -118,13 +117,15 @@ class Session:
         self._transfers: Recent[bytes, bool] = Recent(TRANSFERS_REMEMBERED_MAX)
         self._slot = 0
         self._events: list[Event] = []
-        self._candidate: tuple[Address, bytes, bool] | None = None
-        """Another address of the peer, the nonce it must echo, whether to challenge it now."""
         self._mtu = PathMtu(datagram_bytes_max)
         if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
             self._control.greet()
 
     # --- Getters ---------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> Address:
+        return self._path.address
 
     @property
     def rtt_seconds(self) -> float:
@@ -190,7 +191,7 @@ class Session:
         self.last_received = now
         self.is_confirmed = True
         if address != self.address and is_newest:
-            self._challenge_path(address)
+            self._path.seen_at(address)
         for frame in received:
             match frame:
                 case frames.Units():
@@ -266,21 +267,13 @@ class Session:
         self.forget_download(download)
         self._events.append(DownloadFailed(download))
 
-    def _challenge_path(self, address: Address) -> None:
-        """Somebody who knows our keys is elsewhere now: ask him to answer there."""
-        if self._candidate is None or self._candidate[0] != address:
-            self._candidate = (address, self._random_bytes(8), True)
-        else:
-            self._candidate = (*self._candidate[:2], True)
-
     def _prove_path(self, nonce: bytes, address: Address, now: float) -> None:
-        candidate = self._candidate
-        if not (candidate and candidate[0] == address and hmac.compare_digest(candidate[1], nonce)):
+        before = self.address
+        if not self._path.prove(nonce, address):
             return
-        if address[0] != self.address[0]:  # else only a translator chose another port
+        if address[0] != before[0]:  # else only a translator chose another port
             self._rtt.forget()
             self._sender.congestion.path_changed(now)
-        self.address, self._candidate = address, None
         self._mtu.begin_anew()
         self._sender.datagram_bytes = self._mtu.datagram_bytes
 
@@ -376,9 +369,8 @@ class Session:
             return
         for units in self._receiver.units_to_send(now):
             self._control.send_frame(units)
-        if self._candidate is not None and self._candidate[2]:
-            address, nonce, _ = self._candidate
-            self._candidate = (address, nonce, False)
+        if (challenge := self._path.take_challenge()) is not None:
+            address, nonce = challenge
             datagram = self._control.seal(frames.PathChallenge(nonce))
             yield Burst([datagram], len(datagram)), address
         for datagram in self._control.datagrams_to_send(now, ack_now=ack_now):

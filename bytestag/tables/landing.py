@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bytestag.errors import LocalError, NoSpace, StorageError
-from bytestag.hashing import blake3, sha1
+from bytestag.hashing import Buffer, blake3, sha1
 from bytestag.models.parts import PartEntry
 from bytestag.models.safe_names import INCOMPLETE_SUFFIX, NAME_BYTES_MAX
 from bytestag.tables.whole_hash import WholeHash
@@ -92,12 +92,18 @@ class LandingDirectory:
         return here
 
     def has(
-        self, path: Sequence[str], size: int, *, sha1: bytes = b"", blake3: bytes = b""
+        self,
+        path: Sequence[str],
+        size: int,
+        *,
+        sha1: bytes = b"",
+        blake3: bytes = b"",
+        replaces: bool = False,
     ) -> bool:
         """Return whether a plain file with this content stands at a path below.
 
         Raises:
-            Exists: something else does.
+            Exists: something else does, and may not be replaced.
             StorageError: something on the way is no directory, or is a link.
         """
         place = self.root.joinpath(*path)
@@ -109,8 +115,21 @@ class LandingDirectory:
             raise translated(error, place) from error
         try:
             return _has(parent, path[-1], place, size, sha1, blake3)
+        except Exists:
+            if replaces:
+                return False
+            raise
         finally:
             os.close(parent)
+
+    def write(self, path: Sequence[str], value: Buffer, *, replaces: bool = False) -> None:
+        """Make a file of verified bytes; raises as :meth:`IncompleteFile.finish` and its write."""
+        file = self.file(path, len(value), replaces=replaces)
+        try:
+            file.write(0, value)
+            file.finish(sync=False)
+        finally:
+            file.close()
 
     def file(self, path: Sequence[str], size: int, *, replaces: bool = False) -> IncompleteFile:
         """Return the incomplete file of a path below."""
@@ -198,9 +217,7 @@ class IncompleteFile:
         """Hash the whole while its parts land; :meth:`matches` will ask for the same hashes."""
         self._whole = WholeHash(sha1, blake3, self._read)
 
-    def land(
-        self, runs: Iterable[Iterable[tuple[PartEntry, bytes | memoryview | None]]]
-    ) -> list[list[bool]]:
+    def land(self, runs: Iterable[Iterable[tuple[PartEntry, Buffer | None]]]) -> list[list[bool]]:
         """Compare each part with its hash, write it if it fits, and say so; one thread at a time.
 
         None stands for what may be in its place already. A part that fits its hash, but not its
@@ -208,7 +225,7 @@ class IncompleteFile:
         """
         return [[self._land(part, value) for part, value in run] for run in runs]
 
-    def _land(self, part: PartEntry, value: bytes | memoryview | None) -> bool:
+    def _land(self, part: PartEntry, value: Buffer | None) -> bool:
         is_there = value is None
         if value is None:
             value = self._read(part.offset, part.size)
@@ -225,7 +242,7 @@ class IncompleteFile:
         with self._used() as fd:
             return os.pread(fd, size, offset)
 
-    def write(self, offset: int, part: bytes | memoryview) -> None:
+    def write(self, offset: int, part: Buffer) -> None:
         """Write a verified part at its place; raises NoSpace or StorageError."""
         view = memoryview(part)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bytestag.hashing import Hasher, blake3_hasher, sha1_hasher
+from bytestag.hashing import Buffer, Hasher, blake3_hasher, sha1_hasher
 
 COPY_BYTES = 1024 * 1024
 AHEAD_MAX = 16_384
@@ -28,7 +28,7 @@ class WholeHash:
         self._ahead: dict[int, int] = {}
         """Parts that came before those in front of them: offset -> size."""
 
-    def add(self, offset: int, part: bytes | memoryview) -> None:
+    def add(self, offset: int, part: Buffer) -> None:
         """A part is in its place now."""
         if offset > self._position:
             if len(self._ahead) < AHEAD_MAX:
@@ -47,7 +47,7 @@ class WholeHash:
             self._update(block)
         return all(hasher.digest() == wanted for hasher, wanted in self._hashers)
 
-    def _update(self, block: bytes | memoryview) -> None:
+    def _update(self, block: Buffer) -> None:
         for hasher, _ in self._hashers:
             hasher.update(block)
         self._position += len(block)
