@@ -98,7 +98,7 @@ class Config:
     """A transfer without a new byte for this long has failed (2012)."""
     window_bytes: int = 64 * MIB
     """Bytes in flight to one peer, whatever its path seems to take."""
-    upload_slots: int = 160
+    upload_slots: int = 256
     download_slots: int = 128
     incoming_slots: int = 16
     """Values fetched because a stranger offered them: apart, so that ours never wait for theirs."""

@@ -8,10 +8,13 @@ from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError
 from bytestag.network.links import GETS_PER_PEER_MAX
 
-GETS_AT_FIRST = 4
+GETS_AT_FIRST = 8
 GETS_MIN = 2
 GETS_NEAR = 32
 """More gain nothing where values wait for each other: 8 MiB in parts."""
+FAR_SECONDS = 0.02
+"""A round trip in which 8 MiB are less than a gigabit path takes."""
+PATIENCE_RTTS = 4
 QUICK_SECONDS = 0.25
 SLOW_SECONDS = 2.0
 
@@ -31,13 +34,14 @@ class Source:
     def learn(self, seconds: float, rtt_seconds: float, values: int = 1) -> None:
         """Values took so long: ask for more at a time, unless they wait for each other.
 
-        Far away a value takes little more than a round trip, however many are asked for. Over a
-        slow path each would wait for all before it, longer than anybody has patience.
+        Far away a value takes a few round trips, however many are asked for: one to ask, one for
+        what was lost. Over a slow path each would wait for all before it, longer than anybody has
+        patience.
         """
-        is_far = seconds < 2 * rtt_seconds
-        if seconds > max(4 * rtt_seconds, SLOW_SECONDS):
+        is_far = rtt_seconds >= FAR_SECONDS and seconds < PATIENCE_RTTS * rtt_seconds
+        if seconds > max(PATIENCE_RTTS * rtt_seconds, SLOW_SECONDS):
             self.most = max(self.most // 2, GETS_MIN)
-        elif seconds > 4 * rtt_seconds and self.most > GETS_NEAR:
+        elif not is_far and self.most > GETS_NEAR:
             self.most = max(self.most - values, GETS_NEAR)
         elif self.active + values >= self.most and (is_far or seconds < QUICK_SECONDS):
             most = GETS_PER_PEER_MAX if is_far else max(self.most, GETS_NEAR)

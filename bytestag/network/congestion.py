@@ -25,6 +25,8 @@ PROBE_DELAY_SECONDS = 0.2
 GROWTH = 1.25
 ROUNDS_WITHOUT_GROWTH = 3
 LOSS_MAX = 0.1
+OVERSHOT = 0.2
+"""So much is lost when a start runs over a queue that is short."""
 LOSS_ROUNDS = 4
 LOSS_FACTOR = 0.85
 LOSS_MORE = 1.25
@@ -87,6 +89,8 @@ class Congestion:
         """(round, bytes a second), falling: the first is the largest of the last rounds."""
         self._delay = math.inf
         self._delay_at = 0.0
+        self._queued_seconds = 0.0
+        """How long the last datagram acknowledged had waited in queues."""
         self._full_rate = 0.0
         self._rounds_without_growth = 0
         self._losses: deque[tuple[int, int]] = deque([(0, 0)], maxlen=LOSS_ROUNDS)
@@ -129,9 +133,10 @@ class Congestion:
         if self._phase is Phase.DELAY:
             window = product / 2
         else:
-            gain = STARTUP_GAIN if self._phase is Phase.STARTUP else 2.0
-            queue = min(self.queue_seconds * self.rate, self._burst_bytes)
-            window = min(gain * product + self._tick_bytes * 3, product + max(queue, INITIAL_BYTES))
+            queue = max(min(self.queue_seconds * self.rate, self._burst_bytes), INITIAL_BYTES)
+            window = 2 * product + self._tick_bytes * 3
+            if self._phase is not Phase.STARTUP or self._queued_seconds >= self.queue_seconds / 4:
+                window = min(window, product + queue)
         return min(max(window, WINDOW_BYTES_MIN), self._window_bytes_max)
 
     @property
@@ -206,6 +211,7 @@ class Congestion:
             return
         self._first_sent = newest.sent
         delay = max(now - newest.sent, 1e-6)
+        self._queued_seconds = delay - min(self._delay, delay)
         has_expired = now > self._delay_at + DELAY_SECONDS
         if delay <= self._delay or (has_expired and self._phase is Phase.DELAY):
             self._delay, self._delay_at = delay, now
@@ -258,7 +264,7 @@ class Congestion:
         if self.rate >= self._full_rate * GROWTH and not is_lossy:
             self._full_rate, self._rounds_without_growth = self.rate, 0
         else:
-            self._rounds_without_growth += 1
+            self._rounds_without_growth += ROUNDS_WITHOUT_GROWTH if share > OVERSHOT else 1
 
     def _go_on(self, in_flight: int, now: float, *, has_expired: bool) -> None:
         """Pass to the phase that is due."""

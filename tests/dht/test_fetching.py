@@ -7,7 +7,7 @@ import pytest
 
 from bytestag.dht.fetching import Fetcher, Wanted
 from bytestag.dht.network import Sources
-from bytestag.dht.source import GETS_NEAR, Source
+from bytestag.dht.source import GETS_AT_FIRST, GETS_NEAR, Source
 from bytestag.dht.source_book import MISTRUST_SECONDS, SourceBook
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
 from bytestag.hashing import blake3, sha1
@@ -224,7 +224,14 @@ def test_a_busy_server_is_waited_for_if_there_is_nobody_else(monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "rtt", "most"),
-    [(0.002, 0.001, GETS_NEAR), (0.21, 0.2, 112), (0.5, 0.2, 4), (3.0, 0.2, 2), (3.0, 2.0, 112)],
+    [
+        (0.002, 0.001, GETS_NEAR),
+        (0.21, 0.2, GETS_PER_PEER_MAX),
+        (0.7, 0.2, GETS_PER_PEER_MAX),
+        (0.9, 0.2, GETS_AT_FIRST),
+        (3.0, 0.2, 2),
+        (3.0, 2.0, GETS_PER_PEER_MAX),
+    ],
 )
 def test_more_is_asked_of_whom_it_helps(seconds, rtt, most):
     source = Source(None)
