@@ -37,6 +37,7 @@ IP_MTU_DISCOVER = 10
 IP_PMTUDISC_PROBE = 3
 SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 65_535
+ANCILLARY_BYTES = 64
 WAKEUP_SECONDS = 0.002
 """Bulk may take this long at a wake-up before the loop gets its turn."""
 QUEUED_BURSTS_MAX = 1024
@@ -125,8 +126,7 @@ class NativeEndpoint:
         self.counters: Counter[str] = Counter()
         self._can_segment = offload and self._try_option(UDP_SEGMENT, 0)
         self._merges = offload and self._try_option(UDP_GRO, 1)
-        self._buffer = bytearray(RECEIVE_BYTES)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(2 * RECEIVE_BYTES))
         self._queue: deque[tuple[Burst, Address]] = deque()
         self._no_segment: set[Address] = set()
         self._loop = asyncio.get_running_loop()
@@ -144,27 +144,56 @@ class NativeEndpoint:
     # --- Receiving -------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
+        """Drain the socket for a moment.
+
+        Datagrams of one size from one source that follow each other are delivered as the kernel
+        would have merged them: what one costs in Python is then little more than the call that
+        receives it.
+        """
         end = time.monotonic() + WAKEUP_SECONDS
+        begin = at = stride = 0
+        source: Any = None
         try:
             while time.monotonic() < end:
-                size, ancillary, _, source = self._socket.recvmsg_into([self._buffer], 64)
-                self._deliver(size, ancillary, source[:2])
+                size, merged, other = self._receive(self._view[at:])
+                is_next = 0 < size <= stride and merged >= size and other == source
+                if at > begin and not is_next:
+                    self._deliver(begin, at, stride, source)
+                    begin = at
+                if at == begin:
+                    stride, source = min(size, merged), other
+                at += size
+                if merged < size or size < stride or at + stride > RECEIVE_BYTES or not size:
+                    self._deliver(begin, at, stride, source)
+                    begin = at = 0
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:  # an ICMP error of an earlier send; never fatal
             self.counters[f"receive {errno.errorcode.get(error.errno or 0, error.errno)}"] += 1
+        if at > begin:
+            self._deliver(begin, at, stride, source)
         self._receiver.wakeup_ended()
 
-    def _deliver(self, size: int, ancillary: list[tuple[int, int, bytes]], source: Address) -> None:
-        stride = size
+    def _receive(self, view: memoryview) -> tuple[int, int, Any]:
+        """Return how many bytes came, of datagrams of which size (the last may be shorter), whence.
+
+        Raises OSError.
+        """
+        if not self._merges:
+            size, source = self._socket.recvfrom_into(view)
+            return size, size, source
+        size, ancillary, _, source = self._socket.recvmsg_into([view], ANCILLARY_BYTES)
         for level, kind, payload in ancillary:
             if level == SOL_UDP and kind == UDP_GRO:
-                stride = _STRIDE.unpack(payload)[0]
-        view = self._view[:size]
-        if 0 < stride < size:
-            self._receiver.burst_received(view, stride, source)
+                return size, max(_STRIDE.unpack(payload)[0], 1), source
+        return size, size, source
+
+    def _deliver(self, begin: int, end: int, stride: int, source: Any) -> None:
+        view = self._view[begin:end]
+        if end - begin > stride:
+            self._receiver.burst_received(view, stride, source[:2])
         else:
-            self._receiver.datagram_received(view, source)
+            self._receiver.datagram_received(view, source[:2])
 
     # --- Sending ---------------------------------------------------------------------------------
 
@@ -193,8 +222,9 @@ class NativeEndpoint:
                 control = [(SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(burst.segment_bytes))]
                 self._socket.sendmsg(buffers, control, 0, address)
             else:
-                for position in range(0, len(buffers), 2):
-                    self._socket.sendmsg(buffers[position : position + 2], [], 0, address)
+                train, size = memoryview(b"".join(buffers)), burst.segment_bytes
+                for start in range(0, len(train), size):
+                    self._socket.sendto(train[start : start + size], address)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:

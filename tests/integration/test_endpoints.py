@@ -8,6 +8,8 @@ import struct
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bytestag.config import MIB
 from bytestag.errors import AddressInUse
@@ -343,29 +345,86 @@ def test_what_a_full_socket_does_not_take_waits_in_order_up_to_a_limit():
     over_a_fake_socket(use, error=errno.EAGAIN, only_trains=False)
 
 
-def test_merged_datagrams_are_split_by_their_stride():
-    async def main():
-        recorder = Recorder()
-        endpoint = e.NativeEndpoint(LOOPBACK, recorder)
-        source = ("127.0.0.1", 5)
-        try:
-            endpoint._buffer[:10] = b"aaaabbbbcc"
-            for size, ancillary in (
-                (10, [(e.SOL_UDP, e.UDP_GRO, GRO.pack(4))]),
-                (10, []),
-                (10, [(e.SOL_UDP, e.UDP_GRO, GRO.pack(10))]),
-                (0, []),
-                (8, [(0, 8, b"\0\0\0\0"), (e.SOL_UDP, e.UDP_GRO, GRO.pack(4))]),
-            ):
-                endpoint._deliver(size, ancillary, source)
-            return [datagram for datagram, _ in recorder.got]
-        finally:
-            endpoint.close()
+class Arriving:
+    """A socket in which datagrams wait: (bytes, stride that the kernel names or 0, source)."""
 
-    whole = b"aaaabbbbcc"
-    assert asyncio.run(main()) == [
-        *(b"aaaa", b"bbbb", b"cc"), whole, whole, b"", *(b"aaaa", b"bbbb"),
-    ]  # fmt: skip
+    def __init__(self, waiting):
+        self.waiting = list(waiting)
+
+    def recvmsg_into(self, buffers, _ancillary_bytes):
+        if not self.waiting:
+            raise BlockingIOError
+        text, stride, source = self.waiting.pop(0)
+        buffers[0][: len(text)] = text
+        named = [(0, 8, bytes(4)), (e.SOL_UDP, e.UDP_GRO, GRO.pack(stride))] if stride else []
+        return len(text), named, 0, source
+
+    def recvfrom_into(self, buffer):
+        size, _, _, source = self.recvmsg_into([buffer], 0)
+        return size, source
+
+
+class Counting(Recorder):
+    def __init__(self):
+        super().__init__()
+        self.bursts = 0
+
+    def burst_received(self, view, stride, address):
+        assert 0 < stride < len(view) <= e.RECEIVE_BYTES
+        self.bursts += 1
+        super().burst_received(view, stride, address)
+
+
+def delivered(waiting, *, merges=True):
+    async def main():
+        recorder = Counting()
+        endpoint = e.NativeEndpoint(LOOPBACK, recorder)
+        real, endpoint._socket = endpoint._socket, Arriving(waiting)
+        endpoint._merges = merges
+        try:
+            while endpoint._socket.waiting:
+                endpoint._on_readable()
+        finally:
+            endpoint._socket = real
+            endpoint.close()
+        return recorder
+
+    return asyncio.run(main())
+
+
+def split(text, stride):
+    return [text[at : at + stride] for at in range(0, len(text), stride or 1)] or [text]
+
+
+sizes = st.sampled_from([0, 1, 2, 9, 10, 1452, 1453, 30_000, 65_507])
+arrivals = st.lists(
+    st.tuples(sizes, st.sampled_from([0, 0, 0, 1, 4, 1452]), st.sampled_from([1, 1, 1, 2])),
+    max_size=60,
+)
+
+
+@given(arrivals, st.booleans())
+def test_whatever_arrives_is_delivered_as_it_was_sent_and_in_order(arriving, merges):
+    rng = random.Random(1)
+    waiting = [
+        (rng.randbytes(size), stride if merges and 64 * stride >= size else 0, ("10.0.0.1", port))
+        for size, stride, port in arriving
+    ]
+    expected = [
+        (part, source)
+        for text, stride, source in waiting
+        for part in split(text, stride or len(text))
+    ]
+    assert delivered(waiting, merges=merges).got == expected
+
+
+def test_datagrams_that_the_kernel_does_not_merge_are_merged_here():
+    one = [(bytes([n]) * 1452, 0, ("10.0.0.1", 1)) for n in range(43)] + [
+        (b"end", 0, ("10.0.0.1", 1))
+    ]
+    recorder = delivered(one * 3, merges=False)
+    assert recorder.bursts == 3
+    assert [text for text, _ in recorder.got] == [text for text, _, _ in one * 3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="merging is Linux's")
@@ -403,9 +462,8 @@ def test_control_and_bulk_from_one_peer_may_be_merged_and_are_told_apart():
         try:
             pieces = [b"\x00" + bytes(29), b"\x41" + bytes(8) + bytes([UNIT]) + bytes(20), b"\xff"]
             joined = b"".join(pieces)
-            node.endpoint._buffer[: len(joined)] = joined
-            ancillary = [(e.SOL_UDP, e.UDP_GRO, GRO.pack(30))]
-            node.endpoint._deliver(len(joined), ancillary, ("127.0.0.1", 5))
+            node.endpoint._view[: len(joined)] = joined
+            node.endpoint._deliver(0, len(joined), 30, ("127.0.0.1", 5))
             return node
         finally:
             node.close()
