@@ -23,6 +23,7 @@ _logger = logging.getLogger(__name__)
 
 OVERTAKE_SECONDS = 0.25
 MISTRUST_SECONDS = 30.0
+NEAR_MAX = 48
 
 
 class SourceBook:
@@ -92,8 +93,13 @@ class SourceBook:
 
     @property
     def most(self) -> int:
-        """How many values all servers together are asked for at one time."""
-        return sum(source.most for source in self._usable()) or GETS_NEAR
+        """How many values all servers together are asked for at one time.
+
+        Those nearby share 12 MiB, lest values wait in memory for each other.
+        """
+        counts = [source.most for source in self._usable()]
+        near = sum(count for count in counts if count <= GETS_NEAR)
+        return sum(counts) - near + min(near, NEAR_MAX) or GETS_NEAR
 
     async def server_with_room(
         self, tried: set[bytes], seconds: float | None = OVERTAKE_SECONDS

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bytestag.config import PART_BYTES
 from bytestag.hashing import Buffer, Hasher, blake3_hasher, sha1_hasher
 
 COPY_BYTES = 1024 * 1024
 AHEAD_MAX = 16_384
 """Of so many parts it is known that they are in their place; others are read at the end."""
+KEPT_MAX = 32
+"""So many of those up to 256 KiB are kept, lest they be read again: sources take turns."""
 
 
 class WholeHash:
@@ -27,16 +30,20 @@ class WholeHash:
         self._position = 0
         self._ahead: dict[int, int] = {}
         """Parts that came before those in front of them: offset -> size."""
+        self._kept: dict[int, Buffer] = {}
 
     def add(self, offset: int, part: Buffer) -> None:
         """A part is in its place now."""
         if offset > self._position:
             if len(self._ahead) < AHEAD_MAX:
                 self._ahead[offset] = len(part)
+                if len(self._kept) < KEPT_MAX and len(part) <= PART_BYTES:
+                    self._kept[offset] = part
         elif offset == self._position:
             self._update(part)
             while (size := self._ahead.pop(self._position, None)) is not None:
-                self._update(self._read(self._position, size))
+                kept = self._kept.pop(self._position, None)
+                self._update(self._read(self._position, size) if kept is None else kept)
 
     def matches(self, size: int) -> bool:
         """Return whether a whole file of ``size`` bytes has the hashes; to be asked once."""

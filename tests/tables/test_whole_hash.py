@@ -42,6 +42,24 @@ def test_of_parts_that_wait_for_those_before_them_only_so_many_are_remembered(mo
     assert whole.matches(len(WHOLE))
 
 
+@pytest.mark.parametrize("kept", [0, 5, 100])
+def test_some_of_those_that_wait_are_not_read_again(monkeypatch, kept):
+    monkeypatch.setattr(whole_hash, "KEPT_MAX", kept)
+    read = []
+
+    def read_at(offset, size):
+        read.append(offset)
+        return WHOLE[offset : offset + size]
+
+    whole = WholeHash(b"", blake3(WHOLE), read_at)
+    for start in [*starts()[1:21], 0]:
+        whole.add(start, WHOLE[start : start + PART])
+        assert len(whole._kept) <= kept
+    assert len(read) == max(20 - kept, 0)
+    assert not whole._kept
+    assert whole.matches(len(WHOLE))
+
+
 @pytest.mark.parametrize("size", [len(WHOLE) - 1, len(WHOLE) + 1])
 def test_another_length_is_another_file(size):
     whole = WholeHash(b"", blake3(WHOLE), lambda offset, size: WHOLE[offset : offset + size])
