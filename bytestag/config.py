@@ -8,7 +8,7 @@ its reason. It is built once, in the command line or by the embedding program, a
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from bytestag.hashing import sha256
@@ -43,6 +43,19 @@ PROVIDERS_PER_KEY_MAX = 500
 KEYS_PER_PROVIDER_MAX = 100_000  # held for others; a tenth of the table
 AMPLIFICATION_MAX = 3  # bytes sent for each byte received from an unproven address (RFC 9000, 8.1)
 RECORD_OVERHEAD_BYTES = 512  # what a value costs in the quota beside its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLimits:
+    """What values may take of the line: bytes a second, 0 without limit."""
+
+    upload: int = 0
+    download: int = 0
+    peer_upload: int = 0
+    """Of what each peer gets."""
+    peer_download: int = 0
+    is_background: bool = False
+    """Whether what is sent keeps queues short, and so yields to everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,7 @@ class Config:
     """A transfer without a new byte for this long has failed (2012)."""
     window_bytes: int = 64 * MIB
     """Bytes in flight to one peer, whatever its path seems to take."""
+    limits: TransferLimits = field(default_factory=TransferLimits)
     upload_slots: int = 256
     download_slots: int = 128
     incoming_slots: int = 16

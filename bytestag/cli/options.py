@@ -185,6 +185,7 @@ def configure_logging(
 
 def node_settings(values: Mapping[str, Any]) -> NodeSettings:
     """Return what a person said about the node to run; options that a command lacks are unset."""
+    from bytestag.config import TransferLimits
     from bytestag.daemon.settings import NodeSettings
 
     return NodeSettings(
@@ -200,6 +201,13 @@ def node_settings(values: Mapping[str, Any]) -> NodeSettings:
         copies=values.get("copies") or 8,
         keep_seconds=values.get("keep") or 0,
         has_hints=values.get("hints", True),
+        limits=TransferLimits(
+            upload=values.get("limit_upload") or 0,
+            download=values.get("limit_download") or 0,
+            peer_upload=values.get("limit_peer_upload") or 0,
+            peer_download=values.get("limit_peer_download") or 0,
+            is_background=values.get("background", False),
+        ),
         serves_store=values.get("serve_store", False),
     )
 
@@ -246,6 +254,15 @@ STORE = option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Directory of the content store.",
 )
+LIMITS = (
+    option("--limit-upload", type=Size(), metavar="RATE", help="Bytes a second to all peers."),
+    option("--limit-download", type=Size(), metavar="RATE", help="Bytes a second from all peers."),
+    option("--limit-peer-upload", type=Size(), metavar="RATE", help="Bytes a second to each peer."),
+    option(
+        "--limit-peer-download", type=Size(), metavar="RATE", help="Bytes a second from each peer."
+    ),
+    option("--background", is_flag=True, help="Let everything else on the line go first."),
+)
 NETWORK = (
     option("--host", help="Address to bind."),
     option("--port", type=click.IntRange(0, 65_535), default=0, help="UDP port to bind."),
@@ -264,6 +281,7 @@ NETWORK = (
         metavar="FILE",
         help="Key file of the node; made if it does not exist.",
     ),
+    *LIMITS,
     click.option("--node-id", hidden=True, callback=_refuse_node_id, expose_value=False),
     option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="What is logged."),
     option("--log-filename", metavar="FILE", help="Where to log to, instead of standard error."),

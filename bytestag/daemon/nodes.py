@@ -59,7 +59,7 @@ async def open_node(
             _node_identity, settings, settings_config.id_pow_bits, note
         )
         cache, cache_bytes = _cache(settings, is_donor=is_donor)
-        node_config = settings_config.replace(cache_bytes=cache_bytes)
+        node_config = settings_config.replace(cache_bytes=cache_bytes, limits=settings.limits)
         address = await resolve(host, settings.port)
         options = ClientOptions(
             address=address,
@@ -124,7 +124,9 @@ async def open_client(
     known = await resolve_all(settings.known_nodes)
     hints = list(link.hints) if settings.has_hints else []
     host = settings.host or client_host([*known, *hints])
-    client_config = network_config(settings.network, host, link).replace(cache_bytes=0)
+    client_config = network_config(settings.network, host, link).replace(
+        cache_bytes=0, limits=settings.limits
+    )
     identity = await runtime.offload(_client_identity, settings, client_config.id_pow_bits, note)
     stores = memory_stores(0, identity.node_id, runtime.wall)
     options = ClientOptions(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bytestag import basedir, config
-from bytestag.config import Config
+from bytestag.config import Config, TransferLimits
 from bytestag.uri import OPEN_NETWORK, Hint, Link
 
 ANY_HOST, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - a node is there to be reached
@@ -30,6 +30,7 @@ class NodeSettings:
     copies: int = 8
     keep_seconds: int = 90 * config.DAY
     has_hints: bool = True
+    limits: TransferLimits = field(default_factory=TransferLimits)
     serves_store: bool = False
     """Serve what the user's content store holds to whoever knows its hash."""
 

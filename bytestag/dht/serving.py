@@ -120,11 +120,11 @@ class Serving:
         link: Link,
         request: m.Message,
     ) -> None:
-        """Run a request in a slot, unless its asker has most of the places already."""
+        """Run a request in a slot, unless its asker has more than its share of the places."""
         share = self._shares[slot]
         places = _places(request)
         try:
-            if share[link.node_id] + places > max(slot.max_size * 3 // 4, places):
+            if share[link.node_id] + places > max(_fair_share(slot, share, link.node_id), places):
                 raise SlotFull("the peer has its share of the slot")
             if share.total() + places > slot.max_size + slot.waiting_max:
                 raise SlotFull("all values together would take too much memory")
@@ -259,6 +259,12 @@ class Serving:
             else:
                 proofs.append(blake3_keyed(prove.nonce, value))
         return proofs
+
+
+def _fair_share(slot: FnTaskSlot, share: Counter[KeyBytes], node_id: KeyBytes) -> int:
+    """Return how many places a peer may have: as many as each other, and never all."""
+    peers = len(share) + (node_id not in share)
+    return min(slot.max_size * 3 // 4, slot.max_size // peers)
 
 
 def _places(request: m.Message) -> int:

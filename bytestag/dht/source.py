@@ -31,6 +31,10 @@ class Source:
     fault: BytestagError | None = None
     """Why it is mistrusted."""
 
+    def refused(self) -> None:
+        """It had no room for so many: others ask it as well."""
+        self.most = max(self.most // 2, GETS_MIN)
+
     def learn(self, seconds: float, rtt_seconds: float, values: int = 1) -> None:
         """Values took so long: ask for more at a time, unless they wait for each other.
 

@@ -140,7 +140,10 @@ class SourceBook:
         try:
             link = await self._network.link_to(source.contact)
             yield link
-        except (NotFound, Busy):
+        except NotFound:
+            raise
+        except Busy:
+            source.refused()
             raise
         except BytestagError as error:
             self.mistrust(source, error)

@@ -17,6 +17,7 @@ from bytestag.errors import BytestagError, Corrupt, NotFound, PacketError, Remot
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network import session as s
+from bytestag.network.rate_limit import RateLimit
 from bytestag.network.units import Download
 
 _logger = logging.getLogger(__name__)
@@ -113,9 +114,11 @@ class Conversation:
 class Link:
     """A session with its timer, the questions that wait, and the transfers under way."""
 
-    def __init__(self, owner: Owner, session: s.Session) -> None:
+    def __init__(self, owner: Owner, session: s.Session, limits: Sequence[RateLimit] = ()) -> None:
+        """``limits`` bound the rate at which bytes are asked for."""
         self._owner = owner
         self.session = session
+        self._limits = limits
         self.gets = asyncio.Semaphore(OFFERED_PER_PEER_MAX)
         """Places for values that this peer offered, asked of it at one time."""
         self._waiting: dict[bytes, asyncio.Queue[m.Message | None]] = {}
@@ -191,6 +194,7 @@ class Link:
             Corrupt: a unit did not authenticate.
             RemoteError: the peer broke off or broke the rules.
         """
+        await self._await_turn(length)
         incoming = self._expect([length], offset)
         download = incoming.download
         question = m.Get(download.transfer_id, download.slot, key, index, selector, offset, length)
@@ -205,6 +209,7 @@ class Link:
         Raises as :meth:`get`.
         """
         lengths = [want.length for want in wants]
+        await self._await_turn(sum(lengths))
         incoming = self._expect(lengths)
         download = incoming.download
         question = m.GetMany(download.transfer_id, download.slot, list(wants))
@@ -249,6 +254,12 @@ class Link:
             conversation.close()
             del self._incoming[id_]
             self.session.forget_download(incoming.download)
+
+    async def _await_turn(self, size: int) -> None:
+        """Wait until so many bytes may be asked for."""
+        if self._limits:
+            now = self._owner.now()
+            await asyncio.sleep(max(limit.take(size, now) for limit in self._limits) - now)
 
     async def _until_whole(self, incoming: _Incoming, idle_seconds: float) -> None:
         done, now = incoming.done, self._owner.now

@@ -7,7 +7,7 @@ order: ``receive`` (or ``on_timeout``), ``take_events``, ``bursts_to_send``, ``n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bytestag.config import HOUR, UDP_BYTES_MAX
@@ -15,11 +15,12 @@ from bytestag.crypto.identity import Address
 from bytestag.errors import PacketError
 from bytestag.network import frames
 from bytestag.network.arrivals import TrainReceiver
-from bytestag.network.congestion import Congestion
+from bytestag.network.congestion import NORMAL_QUEUE_SECONDS, Congestion
 from bytestag.network.control import ControlChannel
 from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreement
 from bytestag.network.path import Path
 from bytestag.network.path_mtu import PathMtu
+from bytestag.network.rate_limit import RateLimit
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import Burst, TrainSender
 from bytestag.network.units import (
@@ -95,6 +96,8 @@ class Session:
         idle_seconds: float,
         random_bytes: Callable[[int], bytes],
         datagram_bytes_max: int = UDP_BYTES_MAX,
+        queue_seconds: float = NORMAL_QUEUE_SECONDS,
+        limits: Sequence[RateLimit] = (),
     ) -> None:
         self.agreement = agreement
         self.is_confirmed = agreement.is_initiator
@@ -108,9 +111,9 @@ class Session:
         self._control = ControlChannel(
             agreement.remote_id, agreement.send_key, agreement.receive_key, self._rtt
         )
-        congestion = Congestion(agreement.burst_bytes, window_bytes_max=window_bytes)
+        congestion = Congestion(agreement.burst_bytes, queue_seconds, window_bytes)
         self._sender = TrainSender(
-            agreement.remote_id, self._rtt, congestion, lambda: random_bytes(1)[0]
+            agreement.remote_id, self._rtt, congestion, lambda: random_bytes(1)[0], limits
         )
         self._receiver = TrainReceiver()
         self._downloads: dict[int, Download] = {}

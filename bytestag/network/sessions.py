@@ -16,6 +16,7 @@ from bytestag.crypto.identity import Address, Identity
 from bytestag.errors import PacketError, RemoteError, Timeout
 from bytestag.events.runtime import Runtime
 from bytestag.keys import KeyBytes
+from bytestag.network.congestion import BACKGROUND_QUEUE_SECONDS, NORMAL_QUEUE_SECONDS
 from bytestag.network.endpoint import Endpoint
 from bytestag.network.handshake import (
     CONTROL,
@@ -28,6 +29,7 @@ from bytestag.network.handshake import (
     Responder,
 )
 from bytestag.network.links import Link, Request
+from bytestag.network.rate_limit import limits_of
 from bytestag.network.session import Session
 from bytestag.network.tokens import NO_TOKEN, TokenMint
 from bytestag.network.units import UNIT_HEAD_BYTES
@@ -73,6 +75,8 @@ class Sessions:
         self._loop = asyncio.get_running_loop()
         self._endpoint: Endpoint | None = None
         self._datagram_bytes_max = DATAGRAM_BYTES_MAX
+        self._upload_limits = limits_of(config.limits.upload)
+        self._download_limits = limits_of(config.limits.download)
         self._responder = Responder(
             identity,
             config.network_id,
@@ -237,6 +241,8 @@ class Sessions:
             handshake.done.set_result(self._add(agreement))
 
     def _add(self, agreement: Agreement) -> Link:
+        limits = self._config.limits
+        queue_seconds = BACKGROUND_QUEUE_SECONDS if limits.is_background else NORMAL_QUEUE_SECONDS
         session = Session(
             agreement,
             self.now(),
@@ -244,8 +250,10 @@ class Sessions:
             idle_seconds=self._config.session_idle_seconds,
             random_bytes=self._runtime.token_bytes,
             datagram_bytes_max=self._datagram_bytes_max,
+            queue_seconds=queue_seconds,
+            limits=[*self._upload_limits, *limits_of(limits.peer_upload)],
         )
-        link = Link(self, session)
+        link = Link(self, session, [*self._download_limits, *limits_of(limits.peer_download)])
         self._links[agreement.local_id] = link
         links = self._by_peer.setdefault(agreement.node_id, [])
         links.append(link)

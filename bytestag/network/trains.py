@@ -8,13 +8,14 @@ each train and each hole, never for each datagram.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bytestag.config import DATAGRAM_BYTES_MAX
 from bytestag.network.congestion import Congestion, Snapshot
 from bytestag.network.frames import Units
 from bytestag.network.handshake import UNIT, header
+from bytestag.network.rate_limit import RateLimit
 from bytestag.network.rtt import Rtt
 from bytestag.network.units import (
     INDEX_AT,
@@ -84,11 +85,14 @@ class TrainSender:
         rtt: Rtt,
         congestion: Congestion,
         gap: Callable[[], int] = lambda: TRAINS_MAX,
+        limits: Sequence[RateLimit] = (),
     ) -> None:
-        """``gap`` returns after how many trains a number is left out next; nobody may guess it."""
+        """``limits`` bound the rate beside the path. ``gap`` returns after how many trains a number
+        is left out next; nobody may guess it."""
         self._head = header(remote_id, UNIT)
         self._rtt = rtt
         self.congestion = congestion
+        self._limits = limits
         self.datagram_bytes = DATAGRAM_BYTES_MAX
         self._uploads: OrderedDict[bytes, Upload] = OrderedDict()
         self._unsent: OrderedDict[bytes, Upload] = OrderedDict()
@@ -229,10 +233,15 @@ class TrainSender:
         times = [self._loss_at] if self._loss_at is not None else []
         has_room = self._in_flight < self.congestion.window_bytes
         if self._has_more and has_room and not self._probes:
-            times.append(self.congestion.send_at())
+            times.append(self._send_at())
         if self._trains:
             times.append(self._probe_at())
         return min(times, default=None)
+
+    def _send_at(self) -> float:
+        """Return from when on the pace and all limits allow to send more."""
+        pace = self.congestion.send_at()
+        return max(pace, *(limit.may_at for limit in self._limits)) if self._limits else pace
 
     def _probe_at(self) -> float:
         newest = next(reversed(self._trains.values())).time
@@ -273,7 +282,9 @@ class TrainSender:
             if not self._has_more:
                 congestion.limited(self._in_flight)
                 return
-            if now < congestion.send_at():
+            if now < self._send_at():
+                if now >= congestion.send_at():
+                    congestion.limited(self._in_flight)  # the path takes more than the limit
                 return
             if self._lost:
                 yield from self._resend(now, most)
@@ -376,6 +387,8 @@ class TrainSender:
         pending = (1 << count) - 1
         self._trains[number] = _Train(segments, upload, unit, first, pending, body, snapshot)
         self._in_flight += count * body
+        for limit in self._limits:
+            limit.take(count * body, now)
         return number
 
 

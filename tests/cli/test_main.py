@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 import bytestag
 from bytestag.cli.main import COMMANDS, _as_ours, _is_very_verbose, load, program
+from bytestag.cli.options import node_settings
+from bytestag.config import TransferLimits
 from bytestag.errors import NoSpace, NotFound, StorageError, UsageError
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.rst"
@@ -358,3 +360,15 @@ def test_share_leaves_with_the_counts_if_its_goal_is_not_reached(invoke, monkeyp
         "error",
     ]
     assert (events[-2]["ok"], events[-1]["exit"]) == (False, 7)
+
+
+def test_limits_of_the_line_are_those_of_the_node():
+    values = {
+        "limit_upload": 1,
+        "limit_download": 2,
+        "limit_peer_upload": 3,
+        "limit_peer_download": 4,
+        "background": True,
+    }
+    assert node_settings(values).limits == TransferLimits(1, 2, 3, 4, True)
+    assert node_settings({}).limits == TransferLimits()

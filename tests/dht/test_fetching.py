@@ -360,6 +360,16 @@ def test_when_a_server_is_gone_in_the_middle_of_many_another_is_asked():
     in_cluster(main, 2)
 
 
+def test_of_whom_is_busy_less_is_asked():
+    source = Source(None, most=32)
+    for _ in range(3):
+        source.refused()
+    assert source.most == 4
+    for _ in range(3):
+        source.refused()
+    assert source.most == 2
+
+
 def test_a_get_that_is_cancelled_before_its_turn_is_not_served():
     async def main(cluster, fetcher, nodes):
         rows = own(VALUE)

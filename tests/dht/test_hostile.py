@@ -91,6 +91,35 @@ def test_one_peer_gets_three_quarters_of_the_upload_slot_and_leaves_room_for_oth
     run(main, conditions=CALM)
 
 
+def test_who_came_first_gives_way_to_the_share_of_others_as_his_transfers_end():
+    async def main(world):
+        async with Cluster(world, upload_slots=16, waiting_slots=8) as cluster:
+            holder, *thieves = [await cluster.start() for _ in range(3)]
+            rows = values(1, size=200_000)
+            ((kvpid, _),) = rows.items()
+            add_values(holder, rows)
+            first, second = [await link_between(thief, holder) for thief in thieves]
+            for thief in thieves:
+                thief.sessions.datagram_received = lambda datagram, address: None
+
+            async def ask(link, numbers):
+                for number in numbers:
+                    id_ = number.to_bytes(20, "big")
+                    link.send(m.Get(id_, number, kvpid.key, None, b"", 0, 200_000))
+                await asyncio.sleep(1)
+                shares = holder._serving._shares[holder.upload_slot]
+                return [shares[thief.identity.node_id] for thief in thieves]
+
+            assert await ask(first, range(16)) == [12, 0]
+            assert await ask(second, range(8)) == [12, 8]
+            for number in range(10):
+                first.send(m.Cancel(number.to_bytes(20, "big")))
+            await asyncio.sleep(1)
+            assert await ask(first, range(100, 110)) == [8, 8]
+
+    run(main, conditions=CALM)
+
+
 def test_large_values_take_more_of_the_upload_slot():
     async def main(world):
         async with Cluster(world) as cluster:
