@@ -19,7 +19,7 @@ from bytestag.crypto.providers import keys_digest, read_provider_record
 from bytestag.dht.caching import PathCache
 from bytestag.dht.comparing import CompareHandler
 from bytestag.dht.offers import OfferHandler
-from bytestag.errors import BytestagError, LocalError, PacketError
+from bytestag.errors import BytestagError, LocalError, PacketError, StorageError
 from bytestag.events.batcher import Batcher
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot, SlotFull
@@ -159,7 +159,11 @@ class Serving:
 
     async def _serve(self, link: Link, get: m.Get | m.GetMany) -> None:
         unit_bytes = link.session.unit_bytes
-        found = await self._reader.do((get, unit_bytes))
+        try:
+            found = await self._reader.do((get, unit_bytes))
+        except StorageError as error:  # of a batch; it may be another's, and over soon
+            _logger.warning("! cannot read what a peer asks for: %s", error)
+            found = m.AbsentReason.BUSY
         if link.session.is_closed:
             return
         if isinstance(found, m.AbsentReason):

@@ -12,7 +12,7 @@ from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError, NotFound, StorageError
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
-from bytestag.network.links import ANSWERS_UNSENT_MAX
+from bytestag.network.links import ANSWERS_UNSENT_MAX, Busy
 from bytestag.network.packets import Provider
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
@@ -179,6 +179,30 @@ def test_many_large_values_asked_for_at_one_go_are_not_even_read(length):
             assert not read
             (want,) = [m.Want(kvpid.key, None, b"", 2**20) for kvpid in list(rows)[:1]]
             assert await link.get_many([want], idle_seconds=5) == [rows[next(iter(rows))]]
+
+    run(main, conditions=CALM)
+
+
+def test_a_table_that_cannot_be_read_for_a_moment_is_a_peer_that_is_busy():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, reader = await cluster.start(), await cluster.start()
+            rows = values(1, size=5_000)
+            ((kvpid, value),) = rows.items()
+            add_values(holder, rows)
+            link = await link_between(reader, holder)
+            true_read = holder._serving._table.read_asked
+
+            def failing(asked, now):
+                holder._serving._table.read_asked = true_read
+                raise StorageError("injected")
+
+            holder._serving._table.read_asked = failing
+            began = reader.runtime.monotonic()
+            with pytest.raises(Busy):
+                await link.get(kvpid.key, length=5_000, idle_seconds=5)
+            assert reader.runtime.monotonic() - began < 1
+            assert (await link.get(kvpid.key, length=5_000, idle_seconds=5)).value == value
 
     run(main, conditions=CALM)
 
