@@ -8,8 +8,9 @@ each fetched file is compared byte for byte. *Spawn to exit* is the whole comman
 the first event of ``fetch --json`` to its last, which excludes starting Python. Processor time is
 that of both sides while the file moves, memory the largest resident set of either (of a server,
 hashing the file included). The limit is a program of two processes that does what cannot be left
-out: UDP, encryption, BLAKE3, writing. Data lies in /dev/shm where there is one. Nothing is said of
-real networks (see ``benchmarks.wan``), nor of disks. ``--quick`` moves 256 MiB, once each.
+out: UDP, encryption, BLAKE3, writing. ``ping_p99``: of pings to the sender each 10 ms, from a third
+process, while it is idle and while it sends. Data lies in /dev/shm where there is one. Nothing is
+said of real networks (see ``benchmarks.wan``), nor of disks. ``--quick`` moves 256 MiB, once each.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.contenders import FOUR_SOURCES, OURS, PEERS, Contender, Served, bytestag
+from benchmarks.pings import Pings
 from benchmarks.report import Report, Row, note
+from bytestag.uri import Link
 
 MIB = 1024 * 1024
 MIB_QUICK = 256
 RUNS = 3
+IDLE_SECONDS = 2.0
 TIMEOUT_SECONDS = 180
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -62,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = _make(base / "file.bin", mib)
         _one_source(report, file, mib, runs, [p for p in PEERS if p.name in chosen])
         _four_sources(report, file, mib, runs)
+        _pings(report, file)
         without = Contender("bytestag", lambda: True, bytestag(BYTESTAG_OFFLOAD="0"))
         figures = _measure([without], file, mib, runs)["bytestag"]
         report.rows.append(
@@ -115,6 +120,27 @@ def _four_sources(report: Report, file: Path, mib: int, runs: int) -> None:
         Row("four_sources_mb_s", four, "MB/s", ">=", None, peers={"libtorrent": rate})
     )
     report.rows.append(Row("four_sources_of_one", four / (one or four), "times", ">=", 1.0))
+
+
+def _pings(report: Report, file: Path) -> None:
+    """How long the sender's control plane takes while it sends as fast as it can."""
+    place = Path(tempfile.mkdtemp(dir=file.parent))
+    out = place / "out" / file.name
+    out.parent.mkdir()
+    try:
+        with OURS.serve(file, place) as served:
+            time.sleep(1)
+            (address,) = Link.parse(served.fetch(out)[-2]).hints
+            with Pings(address) as idle:
+                time.sleep(IDLE_SECONDS)
+            with Pings(address) as pings:
+                _fetch(served, out, file)
+    finally:
+        shutil.rmtree(place)
+    for name, seconds, target in (("idle", idle.seconds, None), ("loaded", pings.seconds, 10)):
+        p99 = sorted(seconds)[len(seconds) * 99 // 100]
+        note(f"  {len(seconds)} pings, {name}: p99 {p99 * 1000:.1f} ms")
+        report.rows.append(Row(f"ping_p99_{name}", p99 * 1000, "ms", "<=", target))
 
 
 def _measure(
