@@ -23,9 +23,9 @@ Address = tuple[str, int]
 """Host in its numeric form, UDP port."""
 
 DONOR = 1
-MANY = 2
-"""Answers GETs of many values; said in the handshake alone."""
 """Capability: stores values for others."""
+MANY = 2
+"""Capability: answers GETs of many values; said in the handshake alone."""
 
 CARD_HOURS = 24
 SKEW_HOURS = 2

@@ -193,7 +193,7 @@ class Downloader:
         async with together(*OF_THE_NETWORK) as tasks:
             runs = Runs(self._slot, tasks, small_files.land_run, small)
             for path, entry in entries:
-                if tasks.error is not None:
+                if tasks.must_stop:
                     break
                 if entry.size <= PART_BYTES:
                     await runs.add((path, entry), entry.size)

@@ -145,13 +145,15 @@ class Fetcher:
                     tried.add(source.contact.id)
                     left.extendleft(reversed(numbers))
                     continue
-            taken |= await self._take_many(source, values, numbers, take)
+                taken |= await self._take_many(source, values, numbers, take)
         return taken
 
     async def _take_here(self, wanted: Sequence[Wanted], take: TakeMany) -> set[int]:
         def read() -> list[tuple[int, bytes]]:
-            values = [(number, self._read_here(want)) for number, want in enumerate(wanted)]
-            return [(number, value) for number, value in values if value is not None]
+            values = [self._read_here(want) for want in wanted]
+            return [
+                (n, v) for n, v in enumerate(values) if v is not None and len(v) == wanted[n].size
+            ]
 
         return await take(here) if (here := await self._runtime.offload(read)) else set()
 

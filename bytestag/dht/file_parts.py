@@ -61,7 +61,7 @@ class FileParts:
                 lambda part: self._land_part(landing, part),
             )
             async for part in self._resolver.parts(info):
-                if tasks.error is not None:
+                if tasks.must_stop:
                     break
                 await runs.add(part, part.size)
             await runs.end()

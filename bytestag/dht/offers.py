@@ -189,14 +189,16 @@ class OfferHandler:
         finals = _Finals(link, offer.id)
         wanted = [i for i, row in enumerate(rows) if row.verdict is Verdict.ACCEPTED]
         inline = [i for i in wanted if offer.entries[i].value is not None]
-        await self._store_inline(offer, rows, inline, finals)
         fetches: list[Task[None]] = []
-        for i in wanted:
-            if offer.entries[i].value is None:
-                fetches.append(await self._begin_fetch(link, i, rows[i], finals))
-        for fetch in fetches:
-            await fetch
-        finals.flush()
+        try:
+            await self._store_inline(offer, rows, inline, finals)
+            for i in wanted:
+                if offer.entries[i].value is None:
+                    fetches.append(await self._begin_fetch(link, i, rows[i], finals))
+            for fetch in fetches:
+                await fetch
+        finally:
+            finals.close()
 
     async def _begin_fetch(
         self, link: Link, number: int, row: OfferedRow, finals: _Finals
@@ -353,15 +355,23 @@ class _Finals:
         self._finals: list[m.Final] = []
         self.stored: list[KVPRecord] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def add(self, number: int, verdict: Verdict, row: OfferedRow) -> None:
         is_here = verdict in (Verdict.ACCEPTED, Verdict.HELD)
         self._finals.append(m.Final(number, verdict, row.granted_hours if is_here else 0))
         if is_here:
             self.stored.append(row.record)
-        if self._timer is None:
+        if self._is_closed:
+            self.flush()
+        elif self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(FINALS_DELAY, self.flush)
+
+    def close(self) -> None:
+        """Send what was collected, and wait for no more before what still comes is sent."""
+        self._is_closed = True
+        self.flush()
 
     def flush(self) -> None:
         """Send what was collected."""

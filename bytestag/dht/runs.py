@@ -45,9 +45,9 @@ class Runs(Generic[T]):
 
     async def end(self) -> None:
         """Return when all was tried; raises the first failure."""
-        if self._run:
+        if self._run and not self._tasks.must_stop:
             await self._begin_run()
-        await self._tasks.wait()
+        await self._tasks.settle()
         await self._begin_left()
         await self._tasks.wait()
 
@@ -57,7 +57,7 @@ class Runs(Generic[T]):
         await self._begin_left()
 
     async def _begin_left(self) -> None:
-        while self._left and self._tasks.error is None:
+        while self._left and not self._tasks.must_stop:
             self._tasks.add(await self._slot.add(self._one, self._left.popleft()))
 
     async def _land(self, run: list[T]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bytestag.errors import BytestagError
 from bytestag.events.tasks import Task
 
 
@@ -22,7 +21,7 @@ class Together:
         self._tasks: set[Task[Any]] = set()
         self._changed = asyncio.Event()
         self.error: BaseException | None = None
-        """The first failure."""
+        """The first failure; of those that let others go on, none that does not."""
 
     def add(self, task: Task[Any]) -> None:
         """Wait for a task as well."""
@@ -34,16 +33,27 @@ class Together:
 
     def _on_done(self, task: Task[Any]) -> None:
         self._tasks.discard(task)
-        self.error = self.error or task.error
+        if task.error is not None and (self.error is None or not self.must_stop):
+            is_worse = self.error is None or not isinstance(task.error, self._goes_on)
+            self.error = task.error if is_worse else self.error
         self._changed.set()
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether something failed after which nothing more should be begun."""
+        return self.error is not None and not isinstance(self.error, self._goes_on)
 
     async def wait(self) -> None:
         """Wait for all of them; raises the first failure, at once unless the others go on."""
-        while self._tasks and (self.error is None or isinstance(self.error, self._goes_on)):
-            self._changed.clear()
-            await self._changed.wait()
+        await self.settle()
         if self.error is not None:
             raise self.error
+
+    async def settle(self) -> None:
+        """Wait for all of them, or until one failed so that nothing more should be begun."""
+        while self._tasks and not self.must_stop:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def stop(self) -> None:
         """Stop those that run, and wait for their end; idempotent."""
@@ -63,7 +73,7 @@ async def together(*goes_on: type[BaseException]) -> AsyncIterator[Together]:
         try:
             yield tasks
             await tasks.wait()
-        except BytestagError as error:
+        except Exception as error:
             tasks.error = error  # the group would wrap it
         finally:
             await tasks.stop()

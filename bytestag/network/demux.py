@@ -30,7 +30,8 @@ class Demux:
             self.counters["unknown first byte"] += 1
 
     def burst_received(self, view: memoryview, stride: int, address: Address) -> None:
-        if view[0] & 0xC0 == 0x40 and stride > 1:
+        firsts = view[::stride].tobytes()
+        if stride > 1 and all(first & 0xC0 == 0x40 for first in firsts):
             self._sessions.burst_received(view, stride, address)
             return
         for start in range(0, len(view), stride):

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from bytestag.config import TRAIN_DATAGRAM_BYTES_MAX, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.errors import AddressInUse
-from bytestag.network.trains import Burst
+from bytestag.network.burst import Burst
 
 _logger = logging.getLogger(__name__)
 
@@ -34,10 +34,13 @@ SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
 IP_MTU_DISCOVER = 10
+IPV6_MTU_DISCOVER = 23
 IP_PMTUDISC_PROBE = 3
 SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 65_535
 ANCILLARY_BYTES = 64
+ALIKE_BYTES = 10
+"""First byte, connection, kind of datagram."""
 WAKEUP_SECONDS = 0.002
 """Bulk may take this long at a wake-up before the loop gets its turn."""
 QUEUED_BURSTS_MAX = 1024
@@ -96,8 +99,11 @@ def _bound_socket(address: Address) -> socket.socket:
         sock.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
-        if sys.platform == "linux" and family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        if sys.platform == "linux":  # nothing is cut on the way: a size that passes is known to
+            if family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+            else:
+                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         if family == socket.AF_INET6:  # one family a socket: mapped addresses fit no card
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
@@ -122,7 +128,8 @@ class NativeEndpoint:
         self._socket = _bound_socket(address)
         self.address: Address = self._socket.getsockname()[:2]
         self.burst_bytes = _granted_burst(self._socket)
-        self.datagram_bytes_max = UDP_BYTES_MAX if offload else TRAIN_DATAGRAM_BYTES_MAX
+        may_try = offload and sys.platform == "linux"  # elsewhere larger ones would be cut
+        self.datagram_bytes_max = UDP_BYTES_MAX if may_try else TRAIN_DATAGRAM_BYTES_MAX
         self.counters: Counter[str] = Counter()
         self._can_segment = offload and self._try_option(UDP_SEGMENT, 0)
         self._merges = offload and self._try_option(UDP_GRO, 1)
@@ -157,6 +164,7 @@ class NativeEndpoint:
             while time.monotonic() < end:
                 size, merged, other = self._receive(self._view[at:])
                 is_next = 0 < size <= stride and merged >= size and other == source
+                is_next = is_next and self._begins_alike(begin, at)
                 if at > begin and not is_next:
                     self._deliver(begin, at, stride, source)
                     begin = at
@@ -173,6 +181,11 @@ class NativeEndpoint:
         if at > begin:
             self._deliver(begin, at, stride, source)
         self._receiver.wakeup_ended()
+
+    def _begins_alike(self, begin: int, at: int) -> bool:
+        """Whether two datagrams may be of one train: what is of another kind would spoil it."""
+        view = self._view
+        return view[begin : begin + ALIKE_BYTES] == view[at : at + ALIKE_BYTES]
 
     def _receive(self, view: memoryview) -> tuple[int, int, Any]:
         """Return how many bytes came, of datagrams of which size (the last may be shorter), whence.

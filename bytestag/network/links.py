@@ -22,8 +22,9 @@ from bytestag.network.units import Download
 
 _logger = logging.getLogger(__name__)
 
-GETS_PER_PEER_MAX = 192
-"""48 MiB in parts: of a path of 1 Gbit/s and 200 ms that loses datagrams, most of what it takes."""
+GETS_PER_PEER_MAX = 176
+"""44 MiB in parts: of a path of 1 Gbit/s and 200 ms that loses datagrams, most of what it takes.
+Less than a peer may have of ``upload_slots``, which are given back a little after the last byte."""
 OFFERED_PER_PEER_MAX = 8
 ANSWERS_QUEUED_MAX = 128
 ANSWERS_UNSENT_MAX = 4096
@@ -264,7 +265,7 @@ class Link:
     async def _until_whole(self, incoming: _Incoming, idle_seconds: float) -> None:
         done, now = incoming.done, self._owner.now
         self._progressed = now()
-        deadline = self._progressed + idle_seconds + sum(incoming.lengths) / RATE_MIN
+        deadline = self._progressed + idle_seconds + max(incoming.lengths) / RATE_MIN
         while not (done.done() or incoming.download.is_done):
             until = min(self._progressed + idle_seconds, deadline)
             if now() >= until:

@@ -26,8 +26,9 @@ class PathMtu:
         self._sizes = [size for size in SIZES if size <= most]
         self.begin_anew()
 
-    def begin_anew(self) -> None:
-        """Forget all: another path is in use."""
+    def begin_anew(self, delivered_bytes: int = 0) -> None:
+        """Forget all: another path is in use, after so much was delivered."""
+        self._begun_at = delivered_bytes
         self.datagram_bytes = DATAGRAM_BYTES_MAX
         """So much passes: until more is known what passes on nearly every path."""
         self._size = 0
@@ -43,7 +44,7 @@ class PathMtu:
         if self._probe is not None or self._size == len(self._sizes):
             return 0
         size = SIZES[self._size]
-        is_cheap = not self._size or size * WORTH <= delivered_bytes
+        is_cheap = not self._size or size * WORTH <= delivered_bytes - self._begun_at
         return size if is_cheap and self._tries < TRIES[self._size] else 0
 
     @property

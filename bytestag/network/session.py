@@ -15,6 +15,7 @@ from bytestag.crypto.identity import Address
 from bytestag.errors import PacketError
 from bytestag.network import frames
 from bytestag.network.arrivals import TrainReceiver
+from bytestag.network.burst import Burst
 from bytestag.network.congestion import NORMAL_QUEUE_SECONDS, Congestion
 from bytestag.network.control import ControlChannel
 from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreement
@@ -22,7 +23,7 @@ from bytestag.network.path import Path
 from bytestag.network.path_mtu import PathMtu
 from bytestag.network.rate_limit import RateLimit
 from bytestag.network.rtt import Rtt
-from bytestag.network.trains import Burst, TrainSender
+from bytestag.network.trains import TrainSender
 from bytestag.network.units import (
     SEGMENTS_MAX,
     UNIT_HEAD,
@@ -277,7 +278,7 @@ class Session:
         if address[0] != before[0]:  # else only a translator chose another port
             self._rtt.forget()
             self._sender.congestion.path_changed(now)
-        self._mtu.begin_anew()
+        self._mtu.begin_anew(self._sender.congestion.delivered)
         self._sender.datagram_bytes = self._mtu.datagram_bytes
 
     # --- Commands --------------------------------------------------------------------------------
@@ -361,6 +362,9 @@ class Session:
                 self._is_old, self._expires = True, now + DRAIN_SECONDS
             self._control.on_timeout(now)
             self._sender.on_timeout(now)
+            if self._sender.is_stuck:  # the path may take less than it did (RFC 8899, 4.3)
+                self._mtu.begin_anew(self._sender.congestion.delivered)
+                self._sender.shrink(self._mtu.datagram_bytes)
             if self._rtt.backoffs >= BACKOFFS_MAX:
                 self._end("the peer does not answer")
 

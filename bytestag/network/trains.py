@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from bytestag.config import DATAGRAM_BYTES_MAX
-from bytestag.network.congestion import Congestion, Snapshot
+from bytestag.network.burst import Burst
+from bytestag.network.congestion import Congestion
 from bytestag.network.frames import Units
 from bytestag.network.handshake import UNIT, header
 from bytestag.network.rate_limit import RateLimit
 from bytestag.network.rtt import Rtt
+from bytestag.network.train import Segment, Train, bits
 from bytestag.network.units import (
     INDEX_AT,
     RISING,
@@ -39,41 +40,6 @@ TRAINS_MAX = 2**32
 FIRST_GAP_SHARE = 32
 """The first gap is so much shorter, as all is unknown then."""
 LEFT_OUT_MAX = 8
-Segment = tuple[Upload, int, int]
-"""Upload, unit, segment."""
-
-
-@dataclass(slots=True)
-class _Train:
-    segments: list[Segment] | None
-    """What each index carries; None for a run of one unit."""
-    upload: Upload | None
-    unit: int
-    first: int
-    """The segment of the unit that index 0 is, in a run."""
-    pending: int
-    sizes: int
-    """Bytes of a full segment; the last one may be shorter, which the window may ignore."""
-    snapshot: Snapshot
-
-    @property
-    def time(self) -> float:
-        return self.snapshot.sent
-
-    def waiting(self) -> list[Segment]:
-        """Return the segments not acknowledged."""
-        if self.segments is not None:
-            return [self.segments[index] for index in _bits(self.pending)]
-        assert self.upload is not None
-        return [(self.upload, self.unit, self.first + index) for index in _bits(self.pending)]
-
-
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """Buffers to send as one: ``segment_bytes`` each, the last may be shorter (2 a datagram)."""
-
-    buffers: list[bytes | memoryview]
-    segment_bytes: int
 
 
 class TrainSender:
@@ -97,7 +63,7 @@ class TrainSender:
         self._uploads: OrderedDict[bytes, Upload] = OrderedDict()
         self._unsent: OrderedDict[bytes, Upload] = OrderedDict()
         """Those with units that were not begun, in order."""
-        self._trains: OrderedDict[int, _Train] = OrderedDict()
+        self._trains: OrderedDict[int, Train] = OrderedDict()
         self._given_up: Recent[int, bool] = Recent(GIVEN_UP_MAX)
         """Trains taken for lost of late: an acknowledgement that comes all the same says that we
         were too quick."""
@@ -151,6 +117,24 @@ class TrainSender:
     def active(self) -> int:
         return len(self._uploads)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether several probes went unanswered."""
+        return self._probes >= PROBES_MAX
+
+    def shrink(self, datagram_bytes: int) -> None:
+        """Send smaller datagrams from now on; of units of which nothing has arrived as well.
+
+        To be called while :attr:`is_stuck`, when nothing is in flight.
+        """
+        self.datagram_bytes = datagram_bytes
+        for upload in self._uploads.values():
+            for unit, segments in upload.cut_anew(datagram_bytes - UNIT_HEAD_BYTES):
+                if self._begun is not None and self._begun[:2] == (upload, unit):
+                    self._begun = None
+                self._lost = deque(lost for lost in self._lost if lost[:2] != (upload, unit))
+                self._lost.extend((upload, unit, number) for number in range(segments))
+
     # --- Receiving acknowledgements --------------------------------------------------------------
 
     def receive_units(self, units: Units, now: float) -> bool:
@@ -186,7 +170,7 @@ class TrainSender:
         if self._given_up.pop(number):
             self._patience = min(2 * self._patience, PATIENCE_MAX)
 
-    def _acknowledge(self, number: int, train: _Train, newly: int, now: float) -> None:
+    def _acknowledge(self, number: int, train: Train, newly: int, now: float) -> None:
         size = newly.bit_count() * train.sizes
         self._in_flight -= size
         self.congestion.acked(size, train.snapshot, now)
@@ -195,7 +179,7 @@ class TrainSender:
             assert train.upload is not None
             self._arrived(train.upload, train.unit, newly << train.first)
         else:
-            for index in _bits(newly & ((1 << len(train.segments)) - 1)):
+            for index in bits(newly & ((1 << len(train.segments)) - 1)):
                 upload, unit, segment = train.segments[index]
                 self._arrived(upload, unit, 1 << segment)
         if not train.pending:
@@ -218,7 +202,7 @@ class TrainSender:
                 break
             self._declare_lost(number, train)
 
-    def _declare_lost(self, number: int, train: _Train) -> None:
+    def _declare_lost(self, number: int, train: Train) -> None:
         del self._trains[number]
         self._given_up.put(number, True)
         size = train.pending.bit_count() * train.sizes
@@ -385,15 +369,8 @@ class TrainSender:
         self._next_train += 1
         snapshot = self.congestion.sent(count * body, self._in_flight, now)
         pending = (1 << count) - 1
-        self._trains[number] = _Train(segments, upload, unit, first, pending, body, snapshot)
+        self._trains[number] = Train(segments, upload, unit, first, pending, body, snapshot)
         self._in_flight += count * body
         for limit in self._limits:
             limit.take(count * body, now)
         return number
-
-
-def _bits(bitmap: int) -> Iterator[int]:
-    while bitmap:
-        low = bitmap & -bitmap
-        yield low.bit_length() - 1
-        bitmap ^= low

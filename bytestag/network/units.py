@@ -7,9 +7,10 @@ Neither knows about loss; see ``trains``. Format: ``docs/protocol.rst``, "UNIT".
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bytestag.config import TRAIN_SEGMENTS_MAX, UDP_BYTES_MAX
+from bytestag.config import DATAGRAM_BYTES_MAX, TRAIN_SEGMENTS_MAX, UDP_BYTES_MAX
 from bytestag.crypto.primitives import AESGCM, TAG_BYTES, InvalidTag
 from bytestag.errors import PacketError
 from bytestag.hashing import blake2s_keyed
@@ -23,7 +24,8 @@ INDEX_AT = 14
 SEGMENTS_MAX = 64
 RISING = bytes(range(SEGMENTS_MAX))
 BODY_BYTES_MIN = 64
-EARLY_BYTES = 1024
+EARLY_OVERHEAD_BYTES = 256
+"""What a segment that is kept costs beside its body."""
 _AAD = struct.Struct(">II")
 
 
@@ -132,6 +134,19 @@ class Upload:
             self._plain = memoryview(b"")  # the ciphertext is kept, that is enough
         return number, sealed
 
+    def cut_anew(self, body_bytes: int) -> Iterator[tuple[int, int]]:
+        """Cut units of which nothing has arrived into smaller segments: yield (unit, segments).
+
+        Of others the receiver knows how they were cut.
+        """
+        for number, sealed in self.units.items():
+            if sealed.body_bytes > body_bytes and sealed.pending == (1 << sealed.segments) - 1:
+                size = len(sealed.ciphertext)
+                is_even = size % body_bytes == 0
+                sealed.body_bytes = _smaller_body(size, body_bytes) if is_even else body_bytes
+                sealed.pending = (1 << sealed.segments) - 1
+                yield number, sealed.segments
+
     def acknowledge(self, unit: int, segments: int) -> None:
         """Segments of a unit have arrived: a bitmap of them."""
         sealed = self.units.get(unit)
@@ -178,7 +193,8 @@ class Download:
         self._assemblies: dict[int, _Assembly] = {}
         self._missing: set[int] = set()
         self._early: list[tuple[int, int, int, bytes]] = []
-        self._early_room = length_max + length_max // 8 + EARLY_BYTES
+        segments = length_max // DATAGRAM_BYTES_MAX + SEGMENTS_MAX
+        self._early_room = length_max + length_max // 8 + segments * EARLY_OVERHEAD_BYTES
 
     @property
     def is_announced(self) -> bool:
@@ -204,7 +220,7 @@ class Download:
 
     def keep(self, unit: int, segment: int, body_bytes: int, body: bytes) -> bool:
         """Keep a segment that came before the size is known; return whether there is room."""
-        self._early_room -= len(body)
+        self._early_room -= len(body) + EARLY_OVERHEAD_BYTES
         if self._early_room < 0:
             return False
         self._early.append((unit, segment, body_bytes, body))

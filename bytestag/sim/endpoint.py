@@ -11,8 +11,8 @@ from typing import Protocol
 
 from bytestag.config import TRAIN_DATAGRAM_BYTES_MAX
 from bytestag.crypto.identity import Address
+from bytestag.network.burst import Burst
 from bytestag.network.endpoint import Receiver
-from bytestag.network.trains import Burst
 
 BURST_BYTES = 2 * 1024 * 1024
 HELD_BYTES_MAX = 256 * 1024

@@ -130,7 +130,6 @@ class _Walker:
         except OSError as error:
             raise source_error(error, place) from error
         met: dict[str, str] = {}
-        """Names that are another in form NFC; two ASCII names are never one."""
         folded: dict[str, str] = {}
         for entry in entries:
             if self._git_annex and entry.name in ANNEX_SKIPPED:
@@ -141,12 +140,12 @@ class _Walker:
             name = entry.name
             if not name.isascii():
                 name = unicodedata.normalize("NFC", name)
-                other = met.setdefault(name, entry.name)
-                if other != entry.name:
-                    raise UsageError(
-                        f"{entry.name!a} and {other!a} in {place!r} are one name in NFC",
-                        hint="rename one of them",
-                    )
+            other = met.setdefault(name, entry.name)
+            if other != entry.name:
+                raise UsageError(
+                    f"{entry.name!a} and {other!a} in {place!r} are one name in NFC",
+                    hint="rename one of them",
+                )
             if folded.setdefault(safe_names.fold(name), name) != name:
                 self._warn(Path(entry.path), "differs from another name only in case")
             yield name, entry

@@ -239,8 +239,11 @@ class IncompleteFile:
         return True
 
     def _read(self, offset: int, size: int) -> bytes:
-        with self._used() as fd:
-            return os.pread(fd, size, offset)
+        try:
+            with self._used() as fd:
+                return os.pread(fd, size, offset)
+        except OSError as error:
+            raise translated(error, self.path) from error
 
     def write(self, offset: int, part: Buffer) -> None:
         """Write a verified part at its place; raises NoSpace or StorageError."""

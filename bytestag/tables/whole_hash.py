@@ -30,7 +30,7 @@ class WholeHash:
         self._position = 0
         self._ahead: dict[int, int] = {}
         """Parts that came before those in front of them: offset -> size."""
-        self._kept: dict[int, Buffer] = {}
+        self._kept: dict[int, bytes] = {}
 
     def add(self, offset: int, part: Buffer) -> None:
         """A part is in its place now."""
@@ -38,7 +38,7 @@ class WholeHash:
             if len(self._ahead) < AHEAD_MAX:
                 self._ahead[offset] = len(part)
                 if len(self._kept) < KEPT_MAX and len(part) <= PART_BYTES:
-                    self._kept[offset] = part
+                    self._kept[offset] = bytes(part)  # not all that was received with it
         elif offset == self._position:
             self._update(part)
             while (size := self._ahead.pop(self._position, None)) is not None:

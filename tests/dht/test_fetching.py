@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from bytestag.config import local
 from bytestag.dht.fetching import Fetcher, Wanted
 from bytestag.dht.network import Sources
 from bytestag.dht.source import GETS_AT_FIRST, GETS_NEAR, Source
@@ -358,6 +359,11 @@ def test_when_a_server_is_gone_in_the_middle_of_many_another_is_asked():
         return (source.contact.id for source in fetcher.sources if source.active)
 
     in_cluster(main, 2)
+
+
+def test_a_peer_may_ask_for_less_than_its_places():
+    """They are given back after the last byte came: else each fourth run would be refused."""
+    assert local().upload_slots * 3 // 4 >= GETS_PER_PEER_MAX + 4 * 4
 
 
 def test_of_whom_is_busy_less_is_asked():

@@ -1,11 +1,17 @@
 """Runs: what one who serves all gives at one go, what it lacks, and what it forges."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from bytestag.config import PART_BYTES
+from bytestag.dht.runs import Runs
+from bytestag.errors import NotFound, Timeout
+from bytestag.events.slots import FnTaskSlot
+from bytestag.events.together import together
 from bytestag.network.links import Link as NetworkLink
+from bytestag.tables.landing import INCOMPLETE_SUFFIX
 from tests.dht.helpers import add_values, content, described, link_of, link_of_tree, serve, tree
 from tests.dht.test_downloading import CALM, LIES, in_cluster, lies_about_parts
 
@@ -113,6 +119,44 @@ def test_a_directory_that_was_begun_is_gone_on_with_and_only_the_rest_is_asked_f
     in_cluster(main, 1)
     assert read_tree(tmp_path / "out") == FILES
     assert sum(asked) <= 20 + 5
+
+
+def test_one_part_that_nobody_has_does_not_keep_the_others_from_landing(tmp_path):
+    info, rows = described(WHOLE)
+    lost = next(kvpid for kvpid, value in rows.items() if value == WHOLE[:PART_BYTES])
+    left = {kvpid: value for kvpid, value in rows.items() if kvpid != lost}
+
+    async def main(cluster, reader, nodes):
+        add_values(nodes[0], left)  # a donor: it serves no runs
+        with pytest.raises((NotFound, Timeout)):
+            await reader.fetch(link_of(info), tmp_path / "out")
+
+    in_cluster(main, 1)
+    (incomplete,) = tmp_path.glob("*" + INCOMPLETE_SUFFIX)
+    assert incomplete.read_bytes() == bytes(PART_BYTES) + WHOLE[PART_BYTES:]
+
+
+def test_what_runs_leave_is_tried_though_one_of_it_failed():
+    tried = []
+
+    async def land_one(item):
+        tried.append(item)
+        if not item:
+            raise NotFound("nobody")
+
+    async def land_run(items):
+        return items
+
+    async def main():
+        async with together(NotFound) as tasks:
+            runs = Runs(FnTaskSlot(1, 0, tasks.parent), tasks, land_run, land_one)
+            for item in range(20):
+                await runs.add(item, 2**18)
+            await runs.end()
+
+    with pytest.raises(NotFound):
+        asyncio.run(main())
+    assert sorted(tried) == list(range(20))
 
 
 def test_many_lost_datagrams_do_not_keep_runs_from_arriving(tmp_path):

@@ -15,8 +15,8 @@ from bytestag.config import MIB
 from bytestag.errors import AddressInUse
 from bytestag.events.runtime import system_runtime
 from bytestag.network import endpoint as e
+from bytestag.network.burst import Burst
 from bytestag.network.handshake import UNIT
-from bytestag.network.trains import Burst
 from tests.network.nodes import Node, fetch
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -367,11 +367,11 @@ class Arriving:
 class Counting(Recorder):
     def __init__(self):
         super().__init__()
-        self.bursts = 0
+        self.bursts = []
 
     def burst_received(self, view, stride, address):
         assert 0 < stride < len(view) <= e.RECEIVE_BYTES
-        self.bursts += 1
+        self.bursts.append(-(-len(view) // stride))
         super().burst_received(view, stride, address)
 
 
@@ -419,12 +419,30 @@ def test_whatever_arrives_is_delivered_as_it_was_sent_and_in_order(arriving, mer
 
 
 def test_datagrams_that_the_kernel_does_not_merge_are_merged_here():
-    one = [(bytes([n]) * 1452, 0, ("10.0.0.1", 1)) for n in range(43)] + [
-        (b"end", 0, ("10.0.0.1", 1))
-    ]
+    source, head = ("10.0.0.1", 1), bytes(e.ALIKE_BYTES)
+    one = [(head + bytes([n]) * 1442, 0, source) for n in range(43)] + [(head + b"end", 0, source)]
     recorder = delivered(one * 3, merges=False)
-    assert recorder.bursts == 3
+    assert recorder.bursts == [44] * 3
     assert [text for text, _ in recorder.got] == [text for text, _, _ in one * 3]
+
+
+@pytest.mark.parametrize("merges", [False, True])
+def test_what_is_of_another_kind_is_not_merged_with_a_train(merges):
+    source = "10.0.0.1", 1
+    train = [(b"\x41" * 1452, 0, source)] * 3
+    answer = (b"\x01" * 301, 0, source)
+    recorder = delivered([*train, answer, *train], merges=merges)
+    assert recorder.bursts == [3, 3]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the option is known")
+def test_no_router_may_cut_what_is_sent(family):
+    """Else a probe that arrives in pieces would prove that the path takes it."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with e._bound_socket((host, 0)) as sock:
+        level, option = (0, 10) if family == socket.AF_INET else (41, 23)
+        assert sock.getsockopt(level, option) == 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="merging is Linux's")
@@ -437,31 +455,39 @@ def test_the_kernel_merges_a_train_and_we_split_it():
         sender = e.NativeEndpoint(LOOPBACK, Recorder())
         if not (receiver._merges and sender._can_segment):
             pytest.skip("this kernel neither segments nor merges")
-        sizes = []
-        deliver = receiver._deliver
-        receiver._deliver = lambda size, *rest: (sizes.append(size), deliver(size, *rest))
+        merged = []
+        receive = receiver._receive
+
+        def noted(view):
+            size, stride, source = receive(view)
+            merged.append(stride < size)
+            return size, stride, source
+
+        receiver._receive = noted
         try:
             sender.send_burst(burst, receiver.address)
             await recorder.until(len(datagrams))
-            return sizes, [datagram for datagram, _ in recorder.got]
+            return merged, [datagram for datagram, _ in recorder.got]
         finally:
             sender.close()
             receiver.close()
 
-    sizes, got = asyncio.run(main())
+    merged, got = asyncio.run(main())
     assert got == datagrams
-    assert len(sizes) < len(datagrams)
+    assert any(merged)
 
 
-def test_control_and_bulk_from_one_peer_may_be_merged_and_are_told_apart():
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_control_and_bulk_from_one_peer_may_be_merged_and_are_told_apart(is_reversed):
     """Equal sizes merge: each piece is given to the plane that its own first byte names."""
 
     async def main():
         runtime = system_runtime(1)
         node = await Node("node", runtime).open(open_native, LOOPBACK)
         try:
-            pieces = [b"\x00" + bytes(29), b"\x41" + bytes(8) + bytes([UNIT]) + bytes(20), b"\xff"]
-            joined = b"".join(pieces)
+            rpc = b"\x00" + bytes(29)
+            unit = b"\x41" + bytes(8) + bytes([UNIT]) + bytes(20)
+            joined = b"".join([unit, rpc] if is_reversed else [rpc, unit]) + b"\xff"
             node.endpoint._view[: len(joined)] = joined
             node.endpoint._deliver(0, len(joined), 30, ("127.0.0.1", 5))
             return node

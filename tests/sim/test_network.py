@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from bytestag.errors import AddressInUse
-from bytestag.network.trains import Burst
+from bytestag.network.burst import Burst
 from bytestag.sim import Conditions, run
 from bytestag.sim.nat import NatBox, NatKind
 
