@@ -10,8 +10,8 @@ from bytestag.network.links import GETS_PER_PEER_MAX
 
 GETS_AT_FIRST = 8
 GETS_MIN = 2
-GETS_NEAR = 32
-"""More gain nothing where values wait for each other: 8 MiB in parts."""
+GETS_NEAR = 48
+"""More gain nothing where values wait for each other: 12 MiB in parts, which land meanwhile."""
 FAR_SECONDS = 0.02
 """A round trip in which 8 MiB are less than a gigabit path takes."""
 PATIENCE_RTTS = 4
@@ -47,6 +47,6 @@ class Source:
             self.most = max(self.most // 2, GETS_MIN)
         elif not is_far and self.most > GETS_NEAR:
             self.most = max(self.most - values, GETS_NEAR)
-        elif self.active + values >= self.most and (is_far or seconds < QUICK_SECONDS):
+        elif 2 * (self.active + values) >= self.most and (is_far or seconds < QUICK_SECONDS):
             most = GETS_PER_PEER_MAX if is_far else max(self.most, GETS_NEAR)
             self.most = min(self.most + values, most)
