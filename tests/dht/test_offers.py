@@ -17,6 +17,7 @@ from bytestag.crypto.deposits import (
     split_proof,
 )
 from bytestag.crypto.identity import Identity
+from bytestag.dht import offers
 from bytestag.dht.offers import rows_of_offer
 from bytestag.errors import PacketError, StorageError
 from bytestag.hashing import blake3, sha1
@@ -476,3 +477,27 @@ def test_nothing_is_granted_for_a_row_that_only_the_shared_files_hold():
             assert len(stores.cache) == 1
 
     run(main, conditions=CALM)
+
+
+def test_verdicts_are_sent_at_once_when_an_offer_has_ended_and_no_timer_is_left():
+    sent = []
+
+    class Peer:
+        def send(self, message):
+            sent.append([final.entry for final in message.finals])
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        before = len(loop._scheduled)
+        finals = offers._Finals(Peer(), bytes(20))
+        row = offers.OfferedRow(None, Verdict.FULL)
+        finals.add(0, Verdict.FULL, row)
+        finals.add(1, Verdict.FULL, row)
+        assert sent == []
+        finals.close()  # the node is stopped, say
+        finals.add(2, Verdict.FULL, row)
+        await asyncio.sleep(0)
+        return [timer for timer in loop._scheduled[before:] if not timer.cancelled()]
+
+    assert asyncio.run(main()) == []
+    assert sent == [[0, 1], [2]]
