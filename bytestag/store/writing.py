@@ -89,12 +89,11 @@ class Writer:
                 stamp = self._written(buffer, hashes.sha1, sync)
             else:
                 hashes, stamp = self._streamed(source, place, wants_md5, tick, sync)
-            after = Stamp.of(os.fstat(source))
         finally:
             os.close(source)
         memo = None
-        if Stamp.of(before) == after and hashes.size == after.size:
-            memo = _place(place, after.settled(now), hashes, MEMO)
+        if hashes.size == before.st_size:  # what changes from now on has another stamp than this
+            memo = _place(place, Stamp.of(before).settled(now), hashes, MEMO)
         return self._row(hashes, stamp, place.rpartition("/")[2], now), memo
 
     def buffer(self, buffer: bytes, name: str, *, wants_md5: bool) -> Content:
