@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,19 +125,12 @@ def _four_sources(report: Report, file: Path, mib: int, runs: int) -> None:
 
 def _pings(report: Report, file: Path) -> None:
     """How long the sender's control plane takes while it sends as fast as it can."""
-    place = Path(tempfile.mkdtemp(dir=file.parent))
-    out = place / "out" / file.name
-    out.parent.mkdir()
-    try:
-        with OURS.serve(file, place) as served:
-            time.sleep(1)
-            (address,) = Link.parse(served.fetch(out)[-2]).hints
-            with Pings(address) as idle:
-                time.sleep(IDLE_SECONDS)
-            with Pings(address) as pings:
-                _fetch(served, out, file)
-    finally:
-        shutil.rmtree(place)
+    with _served(OURS, file) as (served, out):
+        (address,) = Link.parse(served.fetch(out)[-2]).hints
+        with Pings(address) as idle:
+            time.sleep(IDLE_SECONDS)
+        with Pings(address) as pings:
+            _fetch(served, out, file)
     for name, seconds, target in (("idle", idle.seconds, None), ("loaded", pings.seconds, 10)):
         p99 = sorted(seconds)[len(seconds) * 99 // 100]
         note(f"  {len(seconds)} pings, {name}: p99 {p99 * 1000:.1f} ms")
@@ -166,13 +160,20 @@ def _measure(
 
 
 def _run(contender: Contender, file: Path) -> Figures:
+    with _served(contender, file) as (served, out):
+        return _fetch(served, out, file)
+
+
+@contextmanager
+def _served(contender: Contender, file: Path) -> Iterator[tuple[Served, Path]]:
+    """Serve a file for a while; give what serves it, and the path to fetch it to."""
     place = Path(tempfile.mkdtemp(dir=file.parent))
     out = place / "out" / file.name
     out.parent.mkdir()
     try:
         with contender.serve(file, place) as served:
             time.sleep(1)
-            return _fetch(served, out, file)
+            yield served, out
     finally:
         shutil.rmtree(place)
 

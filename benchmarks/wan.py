@@ -17,7 +17,7 @@ cuts trains, the reader's joins them (GRO) or not. No delay, no loss, no limit.
 The router and the two nodes share the machine: ``late`` is the worst share of packets that it
 delivered more than 5 ms after their time, ``overrun`` of those that never reached it. Figures from
 runs in which they are not close to 0 say more about the machine than about the transfer. Not
-measured: the background manner, which no command chooses yet (``null``), reordering, bursts of
+measured yet: the background manner (``null``), reordering, bursts of
 loss, paths whose rate changes. Needs root, iproute2, util-linux and /dev/net/tun, ethtool for
 ``cable``; where one is missing the rows are ``null`` and the exit code is 1. ``--quick``: 64 MiB,
 one round, not judged: the start of a flow weighs too much.
