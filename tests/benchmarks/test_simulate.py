@@ -57,7 +57,10 @@ def test_the_scenarios_are_those_that_are_listed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", scenarios.NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.long) if n == "leave" else n for n in scenarios.NAMES],
+)
 def test_a_scenario_runs_at_small_size_and_its_rows_are_present(name, capsys):
     options, rows = SMALL[name]
     _, answer = told(capsys, "--scenario", name, "--nodes", "24", *options)
@@ -83,7 +86,10 @@ def test_the_same_seed_has_the_same_trace_and_another_seed_another(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["publish-fetch", "mass-death", "sweep", "flash-crowd"])
+@pytest.mark.parametrize(
+    "name",
+    ["publish-fetch", "mass-death", pytest.param("sweep", marks=pytest.mark.long), "flash-crowd"],
+)
 def test_a_scenario_runs_in_a_population(name, capsys):
     options = [*SMALL[name][0], "--population", "1"]
     status, answer = told(capsys, "--scenario", name, "--nodes", "3000", *options)

@@ -139,7 +139,7 @@ def test_equal_bytes_are_kept_once_and_as_long_as_any_row_needs_them(path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [100, 3000, 9000, 256 * KIB])
+@pytest.mark.parametrize("size", [pytest.param(100, marks=pytest.mark.long), 3000, 9000, 256 * KIB])
 def test_the_files_stay_within_the_quota_and_its_slack(path: Path, size: int) -> None:
     quota = 8 * MIB
     table = DatabaseKVPTable(path, quota)
