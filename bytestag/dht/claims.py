@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bytestag.hashing import blake3
+from bytestag.network.messages import bitmap
 from bytestag.tables.base import KVPRecord
 
 NAME_BYTES = 8
@@ -149,13 +150,4 @@ def _split(names: bytes) -> list[bytes]:
 
 def lacking(names: bytes, held: set[bytes]) -> bytes:
     """Return the bitmap of the names that are not held."""
-    bitmap = bytearray(-(-len(names) // NAME_BYTES // 8))
-    for number, name in enumerate(_split(names)):
-        if name not in held:
-            bitmap[number // 8] |= 1 << number % 8
-    return bytes(bitmap)
-
-
-def bits_set(bitmap: bytes, count: int) -> list[int]:
-    """Return the numbers below ``count`` whose bit is set."""
-    return [i for i in range(min(count, 8 * len(bitmap))) if bitmap[i // 8] >> i % 8 & 1]
+    return bitmap([name not in held for name in _split(names)])

@@ -11,6 +11,7 @@ stay the same: most comparisons would find nothing.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +24,6 @@ from bytestag.dht.claims import (
     PREFIX_BITS_MAX,
     Claims,
     Prefix,
-    bits_set,
     names_digest,
     prefix_of,
     range_of,
@@ -265,7 +265,7 @@ class Replicator:
             raise RemoteError("names were answered with something else")
         if 8 * len(lacking.bitmap) < count:
             raise RemoteError("the donor is too busy to compare")
-        return bits_set(lacking.bitmap, count)
+        return list(itertools.compress(range(count), m.flags(lacking.bitmap, count)))
 
     async def _offer(
         self, donor: Contact, link: Link, records: list[KVPRecord], outcome: RepairOutcome
