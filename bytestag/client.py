@@ -331,19 +331,15 @@ class Client:
         """
         resolver = self.resolver(link)
 
-        def tell(progress: FetchProgress) -> None:
-            progress.sources = len(resolver.fetcher.counts.by_source)
-            report(progress)
-
         with closing(resolver.fetcher):
             downloader = Downloader(resolver, self.download_slot, self.runtime)
             target = await resolver.resolve(link)
-            tell(FetchProgress("found"))
+            report(FetchProgress("found", sources=len(resolver.fetcher.counts.by_source)))
             if target.manifest is not None:
                 return await downloader.fetch_directory(
-                    target.manifest, dest, is_forced=is_forced, report=tell
+                    target.manifest, dest, is_forced=is_forced, report=report
                 )
-            return await downloader.fetch_file(target, dest, is_forced=is_forced, report=tell)
+            return await downloader.fetch_file(target, dest, is_forced=is_forced, report=report)
 
     def resolver(self, link: Link) -> Resolver:
         """Return what finds out what a link names; its fetcher is to be closed."""
