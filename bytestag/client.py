@@ -330,7 +330,6 @@ class Client:
             Exists, NoSpace, StorageError: it cannot be written.
         """
         resolver = self.resolver(link)
-
         with closing(resolver.fetcher):
             downloader = Downloader(resolver, self.download_slot, self.runtime)
             target = await resolver.resolve(link)

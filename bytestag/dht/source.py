@@ -13,7 +13,7 @@ GETS_MIN = 2
 GETS_NEAR = 48
 """More gain nothing where values wait for each other: 12 MiB in parts, which land meanwhile."""
 FAR_SECONDS = 0.02
-"""A round trip in which 8 MiB are less than a gigabit path takes."""
+"""A round trip in which 12 MiB are still more than a path of a gigabit takes."""
 PATIENCE_RTTS = 4
 QUICK_SECONDS = 0.25
 SLOW_SECONDS = 2.0

@@ -23,7 +23,6 @@ _logger = logging.getLogger(__name__)
 
 OVERTAKE_SECONDS = 0.25
 MISTRUST_SECONDS = 30.0
-NEAR_MAX = 48
 
 
 class SourceBook:
@@ -95,11 +94,11 @@ class SourceBook:
     def most(self) -> int:
         """How many values all servers together are asked for at one time.
 
-        Those nearby share 12 MiB, lest values wait in memory for each other.
+        Those nearby share what one may be asked for, lest values wait in memory for each other.
         """
         counts = [source.most for source in self._usable()]
         near = sum(count for count in counts if count <= GETS_NEAR)
-        return sum(counts) - near + min(near, NEAR_MAX) or GETS_NEAR
+        return sum(counts) - near + min(near, GETS_NEAR) or GETS_NEAR
 
     async def server_with_room(
         self, tried: set[bytes], seconds: float | None = OVERTAKE_SECONDS
@@ -119,13 +118,15 @@ class SourceBook:
 
     def by_load(self, contacts: Iterable[Contact], tried: set[bytes]) -> list[Source]:
         """Return sources that are not mistrusted and not tried, the least busy first."""
-        sources = [self.source(c) for c in contacts if c.id not in tried]
-        usable = [s for s in sources if s.mistrusted_until <= self._runtime.monotonic()]
-        return sorted(usable, key=lambda s: s.active)
+        trusted = self._trusted(self.source(c) for c in contacts if c.id not in tried)
+        return sorted(trusted, key=lambda source: source.active)
 
     def _usable(self) -> list[Source]:
+        return self._trusted(self._sources[id_] for id_ in self._servers)
+
+    def _trusted(self, sources: Iterable[Source]) -> list[Source]:
         now = self._runtime.monotonic()
-        return [s for id_ in self._servers if (s := self._sources[id_]).mistrusted_until <= now]
+        return [source for source in sources if source.mistrusted_until <= now]
 
     # --- Asking ----------------------------------------------------------------------------------
 
