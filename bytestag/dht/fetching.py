@@ -130,11 +130,12 @@ class Fetcher:
         taken = await self._take_here(wanted, take) if self._has_values else set()
         left = deque(number for number in range(len(wanted)) if number not in taken)
         tried: set[bytes] = set()
+        has_begun = False
         while left:
             count = max(min(len(left), self.sources.most // REQUESTS_MIN), 1)
             numbers = [left.popleft() for _ in range(count)]
-            goes_on = len(left) + count < len(wanted)
-            async with self._line.place(count, goes_on=goes_on):
+            async with self._line.place(count, goes_on=has_begun):
+                has_begun = True
                 source = await self.sources.server_with_room(tried)
                 if source is None:
                     break
