@@ -53,6 +53,11 @@ class Wanted:
     blake3: bytes = b""
     size: int = VALUE_BYTES_MAX
 
+    @classmethod
+    def content(cls, sha1: bytes, blake3: bytes, size: int) -> Wanted:
+        """A value whose key is its own SHA-1, and of which all is known but perhaps the BLAKE3."""
+        return cls(KeyBytes(sha1), sha1, blake3, size)
+
     @property
     def is_known(self) -> bool:
         """Whether there is a hash to compare with."""

@@ -15,7 +15,6 @@ from bytestag.dht.fetching import Wanted
 from bytestag.dht.resolving import Resolver, Target
 from bytestag.errors import BytestagError, LocalError
 from bytestag.hashing import blake3, sha1
-from bytestag.keys import KeyBytes
 from bytestag.models.fileinfo import FileInfo
 from bytestag.models.parts import ENTRY_BYTES, PartEntry
 from bytestag.recent import Recent
@@ -128,7 +127,7 @@ class RemoteFile:
         known = self._lists.get(at)
         if known is None:
             value = await self._resolver.fetcher.fetch(
-                Wanted(KeyBytes(named.sha1), named.sha1, named.blake3, named.length * ENTRY_BYTES)
+                Wanted.content(named.sha1, named.blake3, named.length * ENTRY_BYTES)
             )
             known = info.list_parts(at, value)
             self._lists.put(at, known)

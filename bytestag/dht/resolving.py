@@ -171,7 +171,7 @@ class Resolver:
 
     async def small_file(self, entry: FileEntry) -> bytes:
         """Return a file of at most one part of ours: a value, or what others cut it into."""
-        wanted = Wanted(entry.key, entry.sha1, entry.b3, entry.size)
+        wanted = Wanted.content(entry.sha1, entry.b3, entry.size)
         if not entry.size:
             value = b""
         else:
@@ -231,24 +231,20 @@ class Resolver:
             yield part
         for number, entry in enumerate(info.lists):
             size = entry.length * ENTRY_BYTES
-            value = await self.fetcher.fetch(
-                Wanted(KeyBytes(entry.sha1), entry.sha1, entry.blake3, size)
-            )
+            value = await self.fetcher.fetch(Wanted.content(entry.sha1, entry.blake3, size))
             for part in info.list_parts(number, value):
                 yield part
 
     async def part(self, part: PartEntry, take: Take | None = None) -> bytes:
         """Return a part of a description; for ``take`` see :meth:`Fetcher.fetch`."""
-        value = await self.fetcher.fetch(
-            Wanted(KeyBytes(part.sha1), part.sha1, part.blake3, part.size), take
-        )
+        value = await self.fetcher.fetch(Wanted.content(part.sha1, part.blake3, part.size), take)
         if len(value) != part.size:
             raise FormatError("the description lies about the size of a part")
         return value
 
     async def parts_at_once(self, parts: Sequence[PartEntry], take: TakeMany) -> set[int]:
         """Fetch several parts at one go; see :meth:`Fetcher.fetch_many`."""
-        wanted = [Wanted(KeyBytes(p.sha1), p.sha1, p.blake3, p.size) for p in parts]
+        wanted = [Wanted.content(part.sha1, part.blake3, part.size) for part in parts]
         return await self.fetcher.fetch_many(wanted, take)
 
 

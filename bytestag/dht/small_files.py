@@ -77,4 +77,4 @@ class SmallFiles:
 
 
 def _wanted(entry: FileEntry) -> Wanted:
-    return Wanted(entry.key, entry.sha1, entry.b3, entry.size)
+    return Wanted.content(entry.sha1, entry.b3, entry.size)
