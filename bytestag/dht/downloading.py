@@ -25,7 +25,6 @@ from bytestag.errors import (
     Corrupt,
     FormatError,
     Incomplete,
-    NotFound,
 )
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot
@@ -39,6 +38,8 @@ from bytestag.tables.landing import LandingDirectory, check_space
 _logger = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 8
+OF_ONE_FILE = (*OF_THE_NETWORK, FormatError)
+"""Why a file may not be had; the others of its directory may."""
 
 
 @dataclass(slots=True)
@@ -206,9 +207,7 @@ class Downloader:
         """Await one file; a failure of the network is kept, one of this machine ends all."""
         try:
             await work
-        except (NotFound, Corrupt, FormatError, ConnectionError, TimeoutError) as error:
-            if not isinstance(error, BytestagError):
-                raise
+        except OF_ONE_FILE as error:
             _logger.debug("! %s: %s", "/".join(path), error)
             job.failures += 1
             job.first_failure = job.first_failure or ("/".join(path), error)
@@ -242,7 +241,7 @@ class Downloader:
             try:
                 await self._land_target(directory, path, target, job, is_looked_for=True)
                 return
-            except (NotFound, Corrupt, FormatError, ConnectionError, TimeoutError):
+            except OF_ONE_FILE:
                 following = await self._resolver.following(target)
                 if following is None:
                     raise
