@@ -128,12 +128,16 @@ class TrainSender:
         To be called while :attr:`is_stuck`, when nothing is in flight.
         """
         self.datagram_bytes = datagram_bytes
-        for upload in self._uploads.values():
-            for unit, segments in upload.cut_anew(datagram_bytes - UNIT_HEAD_BYTES):
-                if self._begun is not None and self._begun[:2] == (upload, unit):
-                    self._begun = None
-                self._lost = deque(lost for lost in self._lost if lost[:2] != (upload, unit))
-                self._lost.extend((upload, unit, number) for number in range(segments))
+        cut = {
+            (upload, unit): segments
+            for upload in self._uploads.values()
+            for unit, segments in upload.cut_anew(datagram_bytes - UNIT_HEAD_BYTES)
+        }
+        if self._begun is not None and self._begun[:2] in cut:
+            self._begun = None
+        self._lost = deque(lost for lost in self._lost if lost[:2] not in cut)
+        for (upload, unit), segments in cut.items():
+            self._lost.extend((upload, unit, number) for number in range(segments))
 
     # --- Receiving acknowledgements --------------------------------------------------------------
 

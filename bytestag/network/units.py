@@ -123,9 +123,7 @@ class Upload:
         start = number * self.unit_bytes
         plain = self._plain[start : start + self.unit_bytes]
         ciphertext = self._key.encrypt(_nonce(number), plain, _AAD.pack(number, len(plain)))
-        size = len(ciphertext)
-        if size % body_bytes == 0:  # the last segment must be shorter than the others
-            body_bytes = _smaller_body(size, body_bytes)
+        body_bytes = _uneven_body(len(ciphertext), body_bytes)
         sealed = SealedUnit(memoryview(ciphertext), body_bytes, 0)
         sealed.pending = (1 << sealed.segments) - 1
         self.units[number] = sealed
@@ -141,9 +139,7 @@ class Upload:
         """
         for number, sealed in self.units.items():
             if sealed.body_bytes > body_bytes and sealed.pending == (1 << sealed.segments) - 1:
-                size = len(sealed.ciphertext)
-                is_even = size % body_bytes == 0
-                sealed.body_bytes = _smaller_body(size, body_bytes) if is_even else body_bytes
+                sealed.body_bytes = _uneven_body(len(sealed.ciphertext), body_bytes)
                 sealed.pending = (1 << sealed.segments) - 1
                 yield number, sealed.segments
 
@@ -162,12 +158,11 @@ class Upload:
         self._plain = memoryview(b"")
 
 
-def _smaller_body(size: int, body_bytes: int) -> int:
-    """Return the largest body below ``body_bytes`` that does not divide ``size``."""
-    body = body_bytes - 1
-    while size % body == 0:
-        body -= 1
-    return body
+def _uneven_body(size: int, body_bytes: int) -> int:
+    """Return the largest body that does not divide ``size``: the last segment is the shortest."""
+    while size % body_bytes == 0:
+        body_bytes -= 1
+    return body_bytes
 
 
 @dataclass(slots=True)
