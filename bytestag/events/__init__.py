@@ -8,6 +8,8 @@
 :mod:`.tasks`        an asyncio task with progress, hooks, and a result for other threads
 :mod:`.slots`        a bounded place to run tasks in
 :mod:`.line`         so many at one time as a function says, in order
+:mod:`.together`     tasks that are one piece of work
+:mod:`.heap`         memory that was freed is kept for what comes next
 :mod:`.batcher`      what waits together is done together, off the loop
 ===================  =======================================================================
 """

@@ -1,13 +1,12 @@
 """Heap: memory that was freed is kept for what comes next (shell over mallopt(3)).
 
 glibc gives back at once what was freed of larger pieces, and the next one of 256 KiB has its pages
-cleared again, one fault each: at 1 GiB of transfer half a second. So a node keeps some.
+cleared again, one fault each: 0.4 s for each GiB that is served. So a node keeps some.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 
 from bytestag.config import MIB
 
@@ -21,6 +20,8 @@ _M_MMAP_THRESHOLD = -3
 
 def keep_freed() -> None:
     """Let this process keep freed memory; does nothing where the C library is another."""
+    import ctypes  # only who moves values pays for it
+
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, PIECE_BYTES_MAX)
