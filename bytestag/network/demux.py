@@ -31,7 +31,7 @@ class Demux:
 
     def burst_received(self, view: memoryview, stride: int, address: Address) -> None:
         firsts = view[::stride].tobytes()
-        are_alike = firsts.count(view[0]) == len(firsts)  # a sum a datagram would cost as much again
+        are_alike = firsts.count(view[0]) == len(firsts)
         if are_alike and view[0] & 0xC0 == 0x40 and stride > 1:
             self._sessions.burst_received(view, stride, address)
             return
