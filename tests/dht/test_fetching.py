@@ -48,6 +48,27 @@ def contact(reader, node):
     return reader._network.protocol.router.contact(node.identity.node_id)
 
 
+def some(count, size=20_000):
+    made = {}
+    for seed in range(count):
+        made |= own(content(size, seed))
+    return made
+
+
+def serve_slowly(cluster, fetcher, node, rows, bytes_per_second):
+    """Let a node serve all over a slow line; return the source that it is."""
+    add_values(node, rows)
+    fetcher.sources.add_server(contact(fetcher, node))
+    slow = replace(CALM, uplink_bytes_per_second=bytes_per_second)
+    cluster.world.network.conditions = slow
+    (source,) = fetcher.sources
+    return source
+
+
+async def fetch_each(fetcher, values):
+    return await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in values))
+
+
 @pytest.mark.parametrize("fields", [{}, {"index": b""}, {"blake3": b""}, {"size": 2**20}], ids=str)
 def test_whatever_is_known_of_a_value_suffices_to_find_it(fields):
     async def main(cluster, fetcher, nodes):
@@ -153,9 +174,7 @@ def test_a_value_that_is_there_with_another_blake3_is_not_what_was_wanted():
 
 
 def test_a_source_is_asked_for_a_few_values_at_one_time():
-    rows = {}
-    for seed in range(40):
-        rows |= own(content(20_000, seed))
+    rows = some(40)
 
     async def main(cluster, fetcher, nodes):
         add_values(nodes[0], rows)
@@ -173,27 +192,18 @@ def test_a_source_is_asked_for_a_few_values_at_one_time():
             return true_find(gets)
 
         reader._work = find
-        found = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
-        assert found == list(rows.values())
+        assert await fetch_each(fetcher, rows.values()) == list(rows.values())
         assert 1 < most <= GETS_PER_PEER_MAX
 
     in_cluster(main, 1)
 
 
 def test_a_slow_line_is_not_asked_for_more_than_it_brings_in_time():
-    rows = {}
-    for seed in range(24):
-        rows |= own(content(250_000, seed))
+    rows = some(24, 250_000)
 
     async def main(cluster, fetcher, nodes):
-        add_values(nodes[0], rows)
-        fetcher.sources.add_server(contact(fetcher, nodes[0]))
-        slow = replace(CALM, uplink_bytes_per_second=40_000)
-        cluster.world.network.conditions = slow
-
-        fetched = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
-        assert fetched == list(rows.values())
-        (source,) = fetcher.sources
+        source = serve_slowly(cluster, fetcher, nodes[0], rows, 40_000)
+        assert await fetch_each(fetcher, rows.values()) == list(rows.values())
         assert source.fault is None  # nothing came too late
         assert source.most < 4
 
@@ -202,20 +212,13 @@ def test_a_slow_line_is_not_asked_for_more_than_it_brings_in_time():
 
 def test_a_busy_server_is_waited_for_if_there_is_nobody_else(monkeypatch):
     monkeypatch.setattr(SourceBook, "most", 100)  # as if it had been asked for more before
-    rows = {}
-    for seed in range(6):
-        rows |= own(content(250_000, seed))
+    rows = some(6, 250_000)
 
     async def main(cluster, fetcher, nodes):
-        add_values(nodes[0], rows)
-        fetcher.sources.add_server(contact(fetcher, nodes[0]))
-        (source,) = fetcher.sources
+        source = serve_slowly(cluster, fetcher, nodes[0], rows, 100_000)
         source.most = 1
-        slow = replace(CALM, uplink_bytes_per_second=100_000)
-        cluster.world.network.conditions = slow
         fetcher.look_up = no_look_up
-        fetched = await asyncio.gather(*(fetcher.fetch(wanted(value)) for value in rows.values()))
-        assert fetched == list(rows.values())
+        assert await fetch_each(fetcher, rows.values()) == list(rows.values())
 
     async def no_look_up(key, is_enough):
         return Sources(key)
@@ -240,13 +243,6 @@ def test_more_is_asked_of_whom_it_helps(seconds, rtt, most):
         source.active = source.most - 1
         source.learn(seconds, rtt)
     assert source.most == most
-
-
-def some(count, size=20_000):
-    made = {}
-    for seed in range(count):
-        made |= own(content(size, seed))
-    return made
 
 
 async def fetch_many(fetcher, values, is_right=lambda value: True):
@@ -399,9 +395,7 @@ def test_a_get_that_is_cancelled_before_its_turn_is_not_served():
 
 
 def test_a_busy_holder_is_asked_again():
-    rows = {}
-    for seed in range(30):
-        rows |= own(content(20_000, seed))
+    rows = some(30)
 
     async def started(world):
         async with Cluster(world, upload_slots=1, waiting_slots=1) as cluster:

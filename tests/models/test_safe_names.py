@@ -31,6 +31,7 @@ from bytestag.models.safe_names import check_component, check_path, check_tree
 )
 def test_ordinary_names_are_safe(name: str) -> None:
     check_component(name)
+    assert safe_names._problem(name) is None
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,13 @@ def test_paths_that_cannot_exist_together_are_refused(files: Any, directories: A
 
 
 def test_paths_that_can_exist_together_are_accepted() -> None:
-    check_tree([("a", "b"), ("a", "c"), ("b",), ("c", "a", "b")], [("a",), ("e",), ("e", "f")])
+    files = [("a", "b"), ("a", "c"), ("b",), ("c", "a", "b")]
+    directories = [("a",), ("e",), ("e", "f")]
+    check_tree(files, directories)
     check_tree([], [])
+    for file in [*directories, *files, ("c",), ("c", "a")]:  # each of them has its place
+        with pytest.raises(FormatError):
+            check_tree([*files, file], directories)
 
 
 def test_a_name_kept_for_incomplete_files_is_refused():

@@ -243,6 +243,7 @@ def test_of_cancelled_uploads_no_bytes_are_kept():
         made.cancel(upload.transfer_id)
         del upload
         value.clear()  # BufferError if somebody has a view of it
+        assert not value
 
 
 def test_a_cancelled_upload_keeps_no_ciphertext_while_its_trains_are_on_their_way():
