@@ -77,7 +77,10 @@ class Admission:
         if node_id is None or (tried is not None and now - tried < MINUTE):
             return False
         may_enter = is_eligible(address[0], is_local=self._config.is_local)
-        if not may_enter or not (self._has_moved(node_id, address) or self._router.wants(node_id)):
+        router = self._router
+        if not may_enter or not (
+            router.wants(node_id) or router.doubts(node_id) or self._has_moved(node_id, address)
+        ):
             return False
         if len(self._candidates) >= self._config.candidates_max:
             self.counters["candidates dropped"] += 1

@@ -263,7 +263,7 @@ class DHTNetwork(Server):
             found[number] += bool(answer.reply.held)
             return found[number] >= HOLDERS_OF_PATH
 
-        starts = self.protocol.router.closest(key, K * paths)
+        starts = self.protocol.router.closest_sound(key, K * paths)
         taken = set(without)
         walks = [
             Walk(

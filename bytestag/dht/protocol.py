@@ -183,7 +183,9 @@ class Protocol(RPC, KademliaProtocol):
         wants_card = contact.card is None
         query = self._query(contact.address, target, wants_card=wants_card)
         query.renewal = renewal
-        return self.begin(contact.address, method, [query], on_body, on_slow)
+        return self.begin(
+            contact.address, method, [query], on_body, on_slow, is_repeated=not contact.fails
+        )
 
     async def ask(
         self, contact: Contact, method: str, target: bytes | None = None, renewal: bytes = b""
@@ -383,7 +385,7 @@ class Protocol(RPC, KademliaProtocol):
 
     def _add_contacts(self, reply: Reply, query: Query) -> None:
         assert query.target is not None
-        closest = self.router.closest(query.target, K + 1)
+        closest = self.router.closest_sound(query.target, K + 1)
         packed = [contact.packed for contact in closest if contact.id != query.node_id][:K]
         reply.contacts4 = b"".join([p for p in packed if len(p) == 26])
         reply.contacts6 = b"".join([p for p in packed if len(p) == 38])

@@ -190,6 +190,20 @@ class RoutingTable(KademliaRoutingTable):
         found.sort(key=lambda contact: contact.long_id ^ goal)
         return found[:count]
 
+    def closest_sound(self, target: bytes, count: int | None = None) -> list[Contact]:
+        """Return the closest that answered when they were asked last; others if those are too few.
+
+        Where people come and go half of a table may be off; they stay in it, for they come back.
+        """
+        count = count or self.ksize
+        found = self.closest(target, count, _is_sound)
+        return found if len(found) == count else self.closest(target, count)
+
+    def doubts(self, node_id: bytes) -> bool:
+        """Whether a contact did not answer lately."""
+        known = self.contact(node_id)
+        return known is not None and not _is_sound(known)
+
     def _nearest_buckets(self, goal: int) -> Iterator[Bucket]:
         """Yield the buckets, nearest first."""
         first = bisect_left(self._highs, goal)
@@ -342,6 +356,10 @@ class RoutingTable(KademliaRoutingTable):
             self._groups[group] -= 1
             if not self._groups[group]:
                 del self._groups[group]
+
+
+def _is_sound(contact: Contact) -> bool:
+    return not contact.fails
 
 
 def _nearest_in(bucket: Bucket, goal: int) -> int:

@@ -58,7 +58,6 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             for seconds, work in (
                 (CHECK_SECONDS, self._network.refresh),
-                (2 * CHECK_SECONDS, self._network.greet_absentee),
                 (10 * CHECK_SECONDS, self._replicator.expire),
                 (10 * CHECK_SECONDS, self._expire_providers),
                 (config.repair_seconds, self._replicator.repair),
@@ -68,6 +67,7 @@ class Upkeep:
             ):
                 group.create_task(self._every(seconds, work))
             group.create_task(self._stay_connected())
+            group.create_task(self._look_for_absentees())
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         """Await ``work`` again and again; the phases of nodes started together drift apart."""
@@ -86,6 +86,13 @@ class Upkeep:
                 await asyncio.gather(
                     *(self._do(self._network.greet_absentee) for _ in range(GREETED_BY_FEW))
                 )
+
+    async def _look_for_absentees(self) -> None:
+        """Ask those who went whether they are back: the less often, the more share this work."""
+        while True:
+            others = len(self._network.protocol.router)
+            await self._pause(2 * CHECK_SECONDS * max(1.0, others / K))
+            await self._do(self._network.greet_absentee)
 
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds * (1 + JITTER * (self._runtime.rng.random() - 0.5)))

@@ -60,7 +60,7 @@ class Walk:
         self._shortlist.add(seeds)
         self._taken = taken
         if taken is None:
-            self._shortlist.add(protocol.router.closest(target, K))
+            self._shortlist.add(protocol.router.closest_sound(target, K))
         self._has_enough = False
         self._calls: dict[bytes, Call] = {}
         self._late: dict[bytes, Contact] = {}
