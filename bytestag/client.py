@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bytestag.config import Config
-from bytestag.crypto.identity import DONOR, MANY, Address, Identity
+from bytestag.crypto.identity import COMPARES, DONOR, MANY, Address, Identity
 from bytestag.dht import lifetimes
 from bytestag.dht.caching import PathCache
 from bytestag.dht.claims import Claims
@@ -49,6 +49,7 @@ _logger = logging.getLogger(__name__)
 
 CONTROL_SLOT = 64
 CONTROL_WAITING = 512
+REPAIR_SLOT = 4
 SAVED_CONTACTS_MAX = 500
 PLACEMENT_SECONDS = 60.0
 
@@ -158,13 +159,17 @@ class Client:
 
     def _build(self) -> None:
         options, config, runtime = self.options, self.config, self.runtime
-        capabilities = DONOR if options.is_donor and config.cache_bytes > 0 else 0
+        is_donor = options.is_donor and config.cache_bytes > 0
+        capabilities = DONOR | COMPARES if is_donor else 0
         mint = TokenMint(runtime.token_bytes(32))
         self._control_slot = FnTaskSlot(CONTROL_SLOT, CONTROL_WAITING, self._group)
         self.download_slot = FnTaskSlot(config.download_slots, config.waiting_slots, self._group)
         table, providers = self.stores.table, self.stores.providers
         offload = runtime.offload if table.may_block else runtime.offload_memory
         self._table_runtime = replace(runtime, offload=offload)
+        self._repair_slot = FnTaskSlot(REPAIR_SLOT, config.waiting_slots, self._group)
+        self.claims = Claims()
+        self._comparing = CompareHandler(self.stores.cache, table, self.claims, self._table_runtime)
         self.protocol = Protocol(
             self.identity,
             config,
@@ -173,7 +178,10 @@ class Client:
             capabilities=capabilities,
             is_client=options.is_client,
             slot=self._control_slot,
-            holdings=TableHoldings(table, providers, config, runtime, self.identity.node_id),
+            repairs=self._repair_slot,
+            holdings=TableHoldings(
+                table, providers, self._comparing, config, runtime, self.identity.node_id
+            ),
         )
         self.sessions = Sessions(
             self.identity, config, runtime, mint, self._serve, capabilities | MANY
@@ -207,11 +215,9 @@ class Client:
     def _build_holding(self, table: KVPTable, *, is_donor: bool) -> None:
         """Build what takes, serves and looks after values of others."""
         config, runtime = self.config, self._table_runtime
-        self.claims = Claims()
         self.replicator = Replicator(
             self.dht_network, self.stores.cache, self.claims, config, runtime
         )
-        comparing = CompareHandler(self.stores.cache, self.claims, runtime)
         offers = OfferHandler(
             table,
             config,
@@ -226,7 +232,7 @@ class Client:
             table,
             self.stores.providers,
             offers,
-            comparing,
+            self._comparing,
             self._path_cache,
             config,
             runtime,
@@ -235,10 +241,8 @@ class Client:
         self._slots = [
             self.download_slot,
             self._control_slot,
-            self._path_cache.slot,
-            self.publisher.slot,
-            self.putter.slot,
-            self.announcer.slot,
+            self._repair_slot,
+            *(o.slot for o in (self._path_cache, self.publisher, self.putter, self.announcer)),
             *self._serving.slots,
             *offers.slots,
         ]

@@ -80,7 +80,7 @@ def test_control_datagrams_are_read():
     for method in packets.NATIVE_METHODS:
         sequence_id, body = packets.split(packed(f"{method} request"))
         name, arguments = packets.decode_request(body)
-        query = packets.decode_query(arguments, wire.NETWORK)
+        query = packets.decode_query(method, arguments, wire.NETWORK)
         assert (sequence_id, name) == (wire.SEQUENCE, method)
         assert query.target == (wire.KEY if "find" in method else None)
     reply = packets.decode_reply(packets.split(packed("bt_find_value reply"))[1], wire.NETWORK)

@@ -26,6 +26,8 @@ DONOR = 1
 """Capability: stores values for others."""
 MANY = 2
 """Capability: answers GETs of many values; said in the handshake alone."""
+COMPARES = 4
+"""Capability: compares rows in the clear as well (``bt_compare``, ``bt_prove``)."""
 
 CARD_HOURS = 24
 SKEW_HOURS = 2

@@ -1,4 +1,7 @@
-"""CompareHandler: tells neighbours which of the rows they name are missing here (shell)."""
+"""CompareHandler: tells neighbours which of the rows they name are missing here (shell).
+
+They ask in a session or, of a few rows, in the clear.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from dataclasses import dataclass
 from bytestag.dht.claims import Claims, Prefix, lacking, prefix_of, range_of, row_name
 from bytestag.errors import PacketError
 from bytestag.events.runtime import Runtime
+from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import Link
+from bytestag.network.packets import NOT_HELD, Comparison, Row, Sample
 from bytestag.tables.base import KVPID, KVPTable
 
 ROWS_AT_ONCE = 1024
@@ -31,15 +36,17 @@ class _Held:
 
 
 class CompareHandler:
-    """Answers COMPARE and NAMES from a table."""
+    """Answers COMPARE, NAMES and PROVE from a table."""
 
-    def __init__(self, table: KVPTable, claims: Claims, runtime: Runtime) -> None:
-        self._table = table
+    def __init__(self, held: KVPTable, every: KVPTable, claims: Claims, runtime: Runtime) -> None:
+        """``held`` is what is held for others; of ``every`` value it can be proved that it is."""
+        self._table = held
+        self._every = every
         self._claims = claims
         self._runtime = runtime
         self._held: dict[Prefix, _Held] = {}
         self._changes = 0
-        table.value_changed_observer.register(self._on_change)
+        held.value_changed_observer.register(self._on_change)
 
     def _on_change(self, kvpid: KVPID, is_added: bool) -> None:
         """Forget what was remembered of the rows (any thread)."""
@@ -57,15 +64,41 @@ class CompareHandler:
 
     async def names(self, link: Link, names: m.Names) -> None:
         """Say which rows are lacking."""
-        bitmap = await self._runtime.offload(self._take_names, link.node_id, names)
+        bitmap = await self._runtime.offload(self.lacking, names, link.node_id)
         link.send(m.Lacking(names.id, bitmap))
 
-    def _take_names(self, node_id: bytes, named: m.Names) -> bytes:
+    async def prove(self, link: Link, prove: m.Prove) -> None:
+        """Show that we hold rows."""
+        proofs = await self._runtime.offload(
+            lambda: [self._proof(prove.nonce, row) for row in prove.rows]
+        )
+        link.send(m.Proof(prove.id, proofs))
+
+    def lacking(self, named: m.Names | Comparison, node_id: bytes | None) -> bytes:
+        """Return the bitmap of the rows that are lacking (any thread).
+
+        ``node_id`` is who named them, and claims to hold them; None if that is not sure.
+
+        Raises:
+            PacketError: malformed prefix.
+        """
         prefix = _checked((named.prefix_bits, named.prefix))
         bitmap = lacking(named.names, self._names_held(prefix) if named.names else set())
-        now = self._runtime.monotonic()
-        self._claims.learn(node_id, prefix, named.names, now, holds_all=not any(bitmap))
+        if node_id is not None:
+            now = self._runtime.monotonic()
+            self._claims.learn(node_id, prefix, named.names, now, holds_all=not any(bitmap))
         return bitmap
+
+    def proof(self, sample: Sample) -> bytes:
+        """Return the proof of one row, or NOT_HELD (any thread)."""
+        return self._proof(sample.nonce, sample.row) or NOT_HELD
+
+    def _proof(self, nonce: bytes, row: Row) -> bytes | None:
+        try:
+            value = self._every.read(KVPID(KeyBytes(row.key), KeyBytes(row.index)), row.blake3)
+        except KeyError:
+            return None
+        return blake3_keyed(nonce, value)
 
     def _names_held(self, prefix: Prefix) -> set[bytes]:
         """Return the names of our rows; remembered while no row comes or goes.

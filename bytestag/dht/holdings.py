@@ -1,4 +1,4 @@
-"""TableHoldings: what this node has under a key, and renews, in its tables (shell)."""
+"""TableHoldings: what this node tells of its tables to those who ask in the clear (shell)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Protocol
 from bytestag.config import HOUR, INLINE_VALUE_BYTES_MAX, Config
 from bytestag.crypto.identity import SKEW_HOURS, Address, pack_address
 from bytestag.crypto.providers import Renewal, read_renewal
+from bytestag.dht.comparing import CompareHandler
 from bytestag.errors import PacketError
 from bytestag.events.runtime import Runtime
 from bytestag.keys import KeyBytes
-from bytestag.network.packets import Held, Provider, Reply
+from bytestag.network.packets import Held, Provider, Query, Reply
 from bytestag.tables.base import KVPRecord, KVPTable
 from bytestag.tables.entries import Provider as StoredProvider
 
@@ -38,31 +39,57 @@ class Providers(Protocol):
     ) -> list[bool]: ...
 
 
+class Holdings(Protocol):
+    """What a node has, for its answers to those who ask in the clear."""
+
+    is_immediate: bool
+    """Whether nothing blocks, so that :meth:`describe_now` may be used."""
+
+    async def describe(self, key: KeyBytes, reply: Reply) -> None:
+        """Fill ``held``, ``more``, ``value`` and ``providers`` of a reply."""
+
+    def describe_now(self, key: KeyBytes, reply: Reply) -> None:
+        """Do the same without a thread's turn."""
+
+    async def renew(self, renewal: bytes, address: Address, reply: Reply) -> None:
+        """Renew provider records, and fill ``result`` of a reply.
+
+        Raises:
+            PacketError: malformed, for another holder, out of its time, or badly signed.
+        """
+
+    async def compare(self, query: Query, asker: bytes | None, reply: Reply) -> None:
+        """Fill ``result`` of a reply; ``asker`` is his ID, None if that is not sure.
+
+        Raises:
+            PacketError: malformed.
+        """
+
+
 class TableHoldings:
-    """Fills answers to a find value; blocking reads are offloaded."""
+    """Answers from tables; blocking reads are offloaded."""
 
     def __init__(
         self,
         table: KVPTable,
         providers: Providers,
+        comparing: CompareHandler,
         config: Config,
         runtime: Runtime,
         node_id: bytes,
     ) -> None:
         self.is_immediate = not table.may_block
-        """Whether the tables never block, so that :meth:`describe_now` may be used."""
         self._table = table
         self._config = config
         self._node_id = node_id
         self._providers = providers
+        self._comparing = comparing
         self._runtime = runtime
 
     async def describe(self, key: KeyBytes, reply: Reply) -> None:
-        """Fill ``held``, ``more``, ``value`` and ``providers`` of a reply."""
         self._fill(reply, *await self._runtime.offload(self._read, key))
 
     def describe_now(self, key: KeyBytes, reply: Reply) -> None:
-        """Do the same without a thread's turn."""
         self._fill(reply, *self._read(key))
 
     def _fill(
@@ -92,18 +119,22 @@ class TableHoldings:
         providers = self._providers.lookup(key, now, PROVIDERS_MAX, self._runtime.rng)
         return records, value, providers
 
+    # --- Repairs ---------------------------------------------------------------------------------
+
+    async def compare(self, query: Query, asker: bytes | None, reply: Reply) -> None:
+        offload = self._runtime.offload
+        if query.comparison is not None:
+            reply.result = await offload(self._comparing.lacking, query.comparison, asker)
+        elif query.sample is not None:
+            reply.result = await offload(self._comparing.proof, query.sample)
+
     # --- Renewals --------------------------------------------------------------------------------
 
-    async def renew(self, packed: bytes, address: Address, reply: Reply) -> None:
-        """Renew provider records, and fill ``renewed`` of a reply.
-
-        Raises:
-            PacketError: malformed, for another holder, out of its time, or badly signed.
-        """
-        renewal = read_renewal(packed, self._config.network_id)
-        if renewal.holder != self._node_id:
+    async def renew(self, renewal: bytes, address: Address, reply: Reply) -> None:
+        read = read_renewal(renewal, self._config.network_id)
+        if read.holder != self._node_id:
             raise PacketError("renewal for another holder")
-        reply.renewed = bytes(await self._runtime.offload(self._renew, renewal, address))
+        reply.result = bytes(await self._runtime.offload(self._renew, read, address))
 
     def _renew(self, renewal: Renewal, address: Address) -> list[bool]:
         now = self._runtime.wall()

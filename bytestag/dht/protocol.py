@@ -8,12 +8,10 @@ on because somebody new appeared (kademlia's ``welcome_if_new`` can storm withou
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-from typing import Protocol as TypingProtocol
+from typing import Any, TypedDict, Unpack
 
 from kademlia.protocol import KademliaProtocol
 
@@ -30,13 +28,13 @@ from bytestag.crypto.identity import (
     Address,
     Card,
     Identity,
-    make_card,
     pack_address,
-    read_card,
     unpack_addresses,
 )
 from bytestag.dht.absentees import Absentees
 from bytestag.dht.admission import Admission
+from bytestag.dht.cards import Cards
+from bytestag.dht.holdings import Holdings
 from bytestag.dht.radius import Radius
 from bytestag.dht.reachability import Reachability
 from bytestag.dht.referrals import Referrals
@@ -51,10 +49,10 @@ from bytestag.network.endpoint import Endpoint
 from bytestag.network.packets import Query, Reply
 from bytestag.network.rpc import NO_REPLY, RPC, Call, OnSlow, outcome_of
 from bytestag.network.tokens import NO_TOKEN, TokenMint
+from bytestag.recent import Recent
 
 _logger = logging.getLogger(__name__)
 
-CARDS_REMEMBERED_MAX = 2048
 TOKENS_REMEMBERED_MAX = 4096
 LIGHT_PADDING = 60
 LIGHT_PING_BYTES = 164  # three times this has room for a card with eight IPv6 addresses
@@ -63,27 +61,20 @@ NOBODY = bytes(20)
 _UNBOUND = ("0.0.0.0", 0)  # noqa: S104  # no socket is bound to it
 
 
-class Holdings(TypingProtocol):
-    """What a node has under a key, for the answer to a find value."""
-
-    is_immediate: bool
-
-    async def describe(self, key: KeyBytes, reply: Reply) -> None:
-        """Fill ``held``, ``more``, ``value`` and ``providers`` of a reply."""
-
-    def describe_now(self, key: KeyBytes, reply: Reply) -> None:
-        """Do the same at once, where that cannot block."""
-
-    async def renew(self, renewal: bytes, address: Address, reply: Reply) -> None:
-        """Renew provider records, and fill ``renewed`` of a reply."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a contact said: itself, verified if ``contact.card``, and what it knows."""
 
     contact: Contact
     reply: Reply
+
+
+class Subject(TypedDict, total=False):
+    """What a request is about, beside its target."""
+
+    renewal: bytes
+    comparison: packets.Comparison
+    sample: packets.Sample
 
 
 class Protocol(RPC, KademliaProtocol):
@@ -101,6 +92,7 @@ class Protocol(RPC, KademliaProtocol):
         capabilities: int,
         is_client: bool,
         slot: FnTaskSlot,
+        repairs: FnTaskSlot,
         holdings: Holdings,
     ) -> None:
         RPC.__init__(self, config, runtime)
@@ -110,14 +102,14 @@ class Protocol(RPC, KademliaProtocol):
         self.is_client = is_client
         self._mint = mint
         self._slot = slot
+        self._repairs = repairs
         self._holdings = holdings
         self.reachability = Reachability(_UNBOUND, is_local=config.is_local)
         self.source_node = Contact(identity.node_id, _UNBOUND, capabilities=capabilities)
         self.router = RoutingTable(self.source_node)
         self.radius = Radius(config.copies)
-        self._card: Card | None = None
-        self._cards: OrderedDict[bytes, Card] = OrderedDict()
-        self._tokens: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
+        self._cards = Cards(identity, config, runtime, capabilities)
+        self._tokens: Recent[Address, tuple[bytes, float]] = Recent(TOKENS_REMEMBERED_MAX)
         self.admission = Admission(self.router, config, runtime, slot, self._verify, self._check)
         self.referrals = Referrals(runtime, is_local=config.is_local)
         self.absentees = Absentees()
@@ -148,14 +140,7 @@ class Protocol(RPC, KademliaProtocol):
 
     def card(self) -> Card:
         """Return our card of this hour."""
-        now = self.runtime.wall()
-        addresses = self.reachability.addresses
-        card = self._card
-        if card is None or card.hour != int(now // HOUR) or card.addresses != tuple(addresses):
-            card = self._card = make_card(
-                self.identity, self.config.network_id, addresses, self.capabilities, now
-            )
-        return card
+        return self._cards.own(self.reachability.addresses)
 
     # --- Asking ----------------------------------------------------------------------------------
 
@@ -166,7 +151,7 @@ class Protocol(RPC, KademliaProtocol):
         target: bytes | None,
         on_end: Callable[[Answer | BytestagError], None],
         on_slow: OnSlow | None = None,
-        renewal: bytes = b"",
+        **subject: Unpack[Subject],
     ) -> Call:
         """Send a native request to a contact; ``on_end`` gets its answer or what went wrong.
 
@@ -181,14 +166,17 @@ class Protocol(RPC, KademliaProtocol):
             on_end(self._judge(contact, body))
 
         wants_card = contact.card is None
-        query = self._query(contact.address, target, wants_card=wants_card)
-        query.renewal = renewal
+        query = self._query(contact.address, target, wants_card=wants_card, **subject)
         return self.begin(
             contact.address, method, [query], on_body, on_slow, is_repeated=not contact.fails
         )
 
     async def ask(
-        self, contact: Contact, method: str, target: bytes | None = None, renewal: bytes = b""
+        self,
+        contact: Contact,
+        method: str,
+        target: bytes | None = None,
+        **subject: Unpack[Subject],
     ) -> Answer:
         """Send a native request to a contact and take its answer.
 
@@ -196,7 +184,7 @@ class Protocol(RPC, KademliaProtocol):
             Timeout, PacketError, LocalError: see :meth:`begin_ask`.
         """
         return await outcome_of(
-            lambda on_end: self.begin_ask(contact, method, target, on_end, renewal=renewal)
+            lambda on_end: self.begin_ask(contact, method, target, on_end, **subject)
         )
 
     def _judge(self, contact: Contact, body: bytes | BytestagError) -> Answer | BytestagError:
@@ -237,7 +225,14 @@ class Protocol(RPC, KademliaProtocol):
         body = await self.call(address, method, [query], is_repeated=is_repeated)
         return self._read_answer(address, body)
 
-    def _query(self, address: Address, target: bytes | None, *, wants_card: bool) -> Query:
+    def _query(
+        self,
+        address: Address,
+        target: bytes | None,
+        *,
+        wants_card: bool,
+        **subject: Unpack[Subject],
+    ) -> Query:
         return Query(
             PROTOCOL_VERSION,
             self._network_id,
@@ -246,6 +241,7 @@ class Protocol(RPC, KademliaProtocol):
             self.token_for(address),
             target,
             wants_card,
+            **subject,
         )
 
     async def ping(self, address: Address) -> Contact:
@@ -266,10 +262,9 @@ class Protocol(RPC, KademliaProtocol):
     def _read_answer(self, address: Address, body: bytes) -> Answer:
         reply = packets.decode_reply(body, self._network_id)
         now = self.runtime.monotonic()
-        self._tokens[address] = (reply.token, now)
+        self._tokens.put(address, (reply.token, now))
         self.referrals.has_answered(address)
         self.absentees.has_answered(address)
-        _trim(self._tokens, TOKENS_REMEMBERED_MAX)
         if not self.reachability.knows(reply.observed):
             for observed in unpack_addresses(reply.observed)[:1]:
                 if self.reachability.vote(address, observed):
@@ -294,15 +289,7 @@ class Protocol(RPC, KademliaProtocol):
         if reply.card is None:
             known = self.router.contact(node_id) if node_id is not None else None
             return known.card if known is not None and known.address == address else None
-        card = self._cards.get(reply.card)
-        if card is None or not card.is_fresh(self.runtime.wall()):
-            card = self.runtime.remembered(
-                read_card, reply.card, self._network_id, self.config.id_pow_bits
-            )
-            if not card.is_fresh(self.runtime.wall()):
-                raise PacketError("stale card")
-            self._cards[reply.card] = card
-            _trim(self._cards, CARDS_REMEMBERED_MAX)
+        card = self._cards.check(reply.card)
         if node_id is not None and card.node_id != node_id:
             raise PacketError("card of another node")
         return card
@@ -320,11 +307,7 @@ class Protocol(RPC, KademliaProtocol):
     def _handle_native(
         self, method: str, address: Address, arguments: list[Raw], sequence_id: bytes, size: int
     ) -> Any:
-        query = packets.decode_query(arguments, self._network_id)
-        if query.target is None and method in ("bt_find_node", "bt_find_value"):
-            raise PacketError("a find without a target")
-        if bool(query.renewal) != (method == "bt_renew"):
-            raise PacketError("a renewal has its own method")
+        query = packets.decode_query(method, arguments, self._network_id)
         is_proven = query.token is not None and self._is_proven(query.token, address)
         budget = DATAGRAM_BYTES_MAX if is_proven else size * AMPLIFICATION_MAX
         may_ping = is_proven or size >= packets.PADDED_BYTES
@@ -338,20 +321,27 @@ class Protocol(RPC, KademliaProtocol):
         if method == "bt_find_value" and self._holdings.is_immediate:
             assert query.target is not None
             self._holdings.describe_now(KeyBytes(query.target), reply)
+        elif method in packets.REPAIRS:
+            if is_proven and self._answer_later(query, address, sequence_id, reply, bytes_max):
+                return NO_REPLY
         elif method not in ("bt_ping", "bt_find_node"):
-            return self._answer_later(query, address, sequence_id, reply, bytes_max)
+            self._answer_later(query, address, sequence_id, reply, bytes_max)
+            return NO_REPLY
         return packets.encode_reply(sequence_id, reply, bytes_max)
 
     def _answer_later(
         self, query: Query, address: Address, sequence_id: bytes, reply: Reply, bytes_max: int
-    ) -> Any:
+    ) -> bool:
+        """Answer when there is a place in the slot; return whether there will be."""
+        slot = self._slot if query.comparison is None and query.sample is None else self._repairs
         try:
-            self._slot.add_no_block(
+            slot.add_no_block(
                 self._answer_from_tables, query, address, sequence_id, reply, bytes_max
             )
         except LocalError:  # full, or the node is closing
-            self.counters["find value dropped"] += 1
-        return NO_REPLY
+            self.counters["busy"] += 1
+            return False
+        return True
 
     async def _answer_from_tables(
         self, query: Query, address: Address, sequence_id: bytes, reply: Reply, bytes_max: int
@@ -360,6 +350,8 @@ class Protocol(RPC, KademliaProtocol):
         try:
             if query.renewal:
                 await self._holdings.renew(query.renewal, address, reply)
+            elif query.comparison is not None or query.sample is not None:
+                await self._holdings.compare(query, self._contact_id(query, address), reply)
             elif query.target is not None:
                 await self._holdings.describe(KeyBytes(query.target), reply)
         except PacketError as error:
@@ -367,6 +359,11 @@ class Protocol(RPC, KademliaProtocol):
             return
         if self.endpoint is not None:
             self.endpoint.send(packets.encode_reply(sequence_id, reply, bytes_max), address)
+
+    def _contact_id(self, query: Query, address: Address) -> bytes | None:
+        """Return the asker's ID if it is a contact's that proved it at this address."""
+        known = self.router.contact(query.node_id) if query.node_id is not None else None
+        return known.id if known is not None and known.address == address else None
 
     def _reply(self, query: Query, address: Address) -> Reply:
         return Reply(
@@ -395,8 +392,3 @@ class Protocol(RPC, KademliaProtocol):
     ) -> Any:
         assert self.stock is not None
         return self.stock.handle(method, address, arguments, sequence_id)
-
-
-def _trim(remembered: OrderedDict[Any, Any], most: int) -> None:
-    while len(remembered) > most:
-        remembered.popitem(last=False)

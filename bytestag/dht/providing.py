@@ -256,7 +256,7 @@ class Announcer:
             named,
         )
         answer = await protocol.ask(contact, "bt_renew", renewal=renewal)
-        return answer.reply.renewed[: len(records)].ljust(len(records), b"\0")
+        return answer.reply.result[: len(records)].ljust(len(records), b"\0")
 
     async def _provide(self, contact: Contact, bits: int, keys: Sequence[KeyBytes]) -> bool:
         """Bring one record in a session; return whether it was taken."""

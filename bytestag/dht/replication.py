@@ -14,31 +14,32 @@ import asyncio
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import DAY, HOUR, OFFER_KEYS_MAX, Config
 from bytestag.crypto.deposits import split_proof
 from bytestag.dht.claims import (
-    NAME_BYTES,
     PREFIX_BITS_MAX,
     Claims,
     Prefix,
-    names_digest,
     prefix_of,
     range_of,
     row_name,
+    split,
 )
+from bytestag.dht.inquiry import Inquiry
 from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.network import DHTNetwork
-from bytestag.dht.offering import ANSWER_SECONDS, offer
+from bytestag.dht.offering import offer
 from bytestag.dht.routing import Contact
-from bytestag.errors import BytestagError, RemoteError
+from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
 from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import Link
+from bytestag.network.packets import NAMES_IN_QUERY_MAX
 from bytestag.recent import Recent
 from bytestag.tables.base import KVPRecord, KVPTable, Standing, Verdict
 
@@ -68,8 +69,6 @@ class RepairOutcome:
     """Rows that another donor was asked about, once for each donor."""
     agreed: int = 0
     """Rows that were not compared, because a donor had them lately and was not away since."""
-    named: int = 0
-    """Rows that had to be named one by one."""
     missing: int = 0
     copied: int = 0
     liars: int = 0
@@ -94,8 +93,8 @@ class Replicator:
         self._config = config
         self._runtime = runtime
         self._avoided: OrderedDict[bytes, float] = OrderedDict()
-        self._agreed: Recent[tuple[bytes, Prefix, bytes], float] = Recent(AGREED_MAX)
-        """When a donor was last seen to have all the rows of a digest, monotonic seconds."""
+        self._agreed: Recent[tuple[bytes, Prefix], tuple[float, bytes]] = Recent(AGREED_MAX)
+        """When a donor was seen to have rows, monotonic seconds, and their names."""
         self.own_turns = OWN_TURNS
         """How often rows are looked after although a nearer holder says that it does."""
 
@@ -159,9 +158,10 @@ class Replicator:
                 continue
             for donor in donors:
                 by_donor.setdefault(donor.id, (donor, []))[1].append(row)
+        known = {row_name(row) for row in rows}
         async with asyncio.TaskGroup() as group:  # one that stalls must not hold up the others
             for donor, chosen in by_donor.values():
-                group.create_task(self._compare(donor, prefix, chosen, outcome))
+                group.create_task(self._compare(donor, prefix, chosen, known, outcome))
 
     async def _other_holders(self, near: Neighbours, key: KeyBytes) -> list[Contact]:
         """Return the donors that should hold a row beside us: we count if we are close enough."""
@@ -211,61 +211,56 @@ class Replicator:
         donor: Contact,
         prefix: Prefix,
         rows: Sequence[KVPRecord],
+        known: Collection[bytes],
         outcome: RepairOutcome,
     ) -> None:
+        """Ask a donor for ``rows``; others that are ``known`` here are named too, if few are.
+
+        So what it has is known when it should have more of them, because others went.
+        """
         if donor.id in outcome.unreachable:
             return
-        named = sorted(((row_name(row), row) for row in rows), key=lambda named: named[0])
-        named = named[: m.ROWS_NAMED_MAX]
-        names = b"".join(name for name, _ in named)
-        agreement = donor.id, prefix, names_digest(names)
-        if self._is_agreed(donor, agreement):
+        wanted = {row_name(row): row for row in rows}
+        if wanted.keys() <= self._had(donor, prefix):
             outcome.agreed += len(rows)
             return
         outcome.compared += len(rows)
+        inquiry = Inquiry(self._network, donor, self._runtime)
+        names = sorted(wanted if len(known) > NAMES_IN_QUERY_MAX else known)[: m.ROWS_NAMED_MAX]
         try:
-            link = await self._network.link_to(donor)
-            lacking = await self._lacking_at(link, prefix, names, agreement[2], outcome)
-            missing = [named[number][1] for number in lacking]
+            flags = await inquiry.lacking(prefix, b"".join(names))
+            lacking = set(itertools.compress(names, flags))
+            missing = [row for row in rows if row_name(row) in lacking]
             outcome.missing += len(missing)
-            refused: set[bytes] = set()
-            for start in range(0, len(missing), ROWS_PER_OFFER):
-                some = missing[start : start + ROWS_PER_OFFER]
-                refused |= await self._offer(donor, link, some, outcome)
-            held = [row for row in rows if row_name(row) not in refused]
-            if await self._sample(donor, link, held, outcome) and not refused:
-                self._agreed.put(agreement, self._runtime.monotonic())
+            refused = await self._bring(donor, missing, outcome) if missing else set()
+            gone = (lacking - wanted.keys()) | refused
+            held = [row for name, row in wanted.items() if name not in refused]
+            if await self._sample(donor, inquiry, held, outcome):
+                had = b"".join(name for name in names if name not in gone)
+                self._agreed.put((donor.id, prefix), (self._runtime.monotonic(), had))
         except BytestagError as error:
             _logger.debug("! repair at %r: %s", donor, error)
             outcome.unreachable.add(donor.id)
 
-    def _is_agreed(self, donor: Contact, agreement: tuple[bytes, Prefix, bytes]) -> bool:
-        """Whether a donor had these rows lately and was not seen to go since."""
-        since = self._agreed.get(agreement)
+    def _had(self, donor: Contact, prefix: Prefix) -> set[bytes]:
+        """Return the names of the rows that a donor had lately; none if it was away since."""
+        since, names = self._agreed.get((donor.id, prefix)) or (0.0, b"")
         known = self._network.protocol.router.contact(donor.id)
-        if since is None or known is None or known.first_seen > since:
-            return False
-        now = self._runtime.monotonic()
-        return now - since < AGREED_PERIODS * self._config.repair_seconds
+        if not names or known is None or known.first_seen > since:
+            return set()
+        age = self._runtime.monotonic() - since
+        return set() if age >= AGREED_PERIODS * self._config.repair_seconds else set(split(names))
 
-    async def _lacking_at(
-        self, link: Link, prefix: Prefix, names: bytes, digest: bytes, outcome: RepairOutcome
-    ) -> list[int]:
-        """Return which of ascending names, by number, a donor says it lacks."""
-        question = m.Compare(self._runtime.token_bytes(20), *prefix, digest)
-        answer = await link.ask(question, ANSWER_SECONDS)
-        if isinstance(answer, m.Compared) and answer.is_same:
-            return []
-        count = len(names) // NAME_BYTES
-        outcome.named += count
-        lacking = await link.ask(
-            m.Names(self._runtime.token_bytes(20), *prefix, names), ANSWER_SECONDS
-        )
-        if not isinstance(lacking, m.Lacking):
-            raise RemoteError("names were answered with something else")
-        if 8 * len(lacking.bitmap) < count:
-            raise RemoteError("the donor is too busy to compare")
-        return list(itertools.compress(range(count), m.flags(lacking.bitmap, count)))
+    async def _bring(
+        self, donor: Contact, records: Sequence[KVPRecord], outcome: RepairOutcome
+    ) -> set[bytes]:
+        """Offer what is missing, some at a time; return the names of those that were not taken."""
+        link = await self._network.link_to(donor)
+        refused: set[bytes] = set()
+        for start in range(0, len(records), ROWS_PER_OFFER):
+            some = list(records[start : start + ROWS_PER_OFFER])
+            refused |= await self._offer(donor, link, some, outcome)
+        return refused
 
     async def _offer(
         self, donor: Contact, link: Link, records: list[KVPRecord], outcome: RepairOutcome
@@ -282,10 +277,22 @@ class Replicator:
         return refused
 
     async def _sample(
-        self, donor: Contact, link: Link, held: list[KVPRecord], outcome: RepairOutcome
+        self,
+        donor: Contact,
+        inquiry: Inquiry,
+        held: Sequence[KVPRecord],
+        outcome: RepairOutcome,
     ) -> bool:
-        """Return whether a donor proves one of the rows that it should hold."""
-        if not held or await self._proves(link, self._runtime.rng.choice(held)):
+        """Return whether a donor proves one of the rows that it should hold, if there are any."""
+        if not held:
+            return False
+        record, nonce = self._runtime.rng.choice(held), self._runtime.token_bytes(32)
+        proof = await inquiry.proof(record, nonce)
+        try:
+            value = await self._runtime.offload(self._table.read_row, record)
+        except KeyError:
+            return True  # gone here meanwhile, so there is nothing to judge by
+        if proof == blake3_keyed(nonce, value):
             return True
         _logger.warning("! %r says that it holds what it cannot prove", donor)
         outcome.liars += 1
@@ -297,21 +304,6 @@ class Replicator:
         self._avoided[donor.id] = self._runtime.monotonic() + seconds
         while len(self._avoided) > AVOIDED_MAX:
             self._avoided.popitem(last=False)
-
-    async def _proves(self, link: Link, record: KVPRecord) -> bool:
-        """Let a donor prove one row that it says it holds; we have the bytes to compare with."""
-        nonce = self._runtime.token_bytes(32)
-        row = m.Row(record.key, record.index, record.blake3)
-        answer = await link.ask(
-            m.Prove(self._runtime.token_bytes(20), nonce, [row]), ANSWER_SECONDS
-        )
-        if isinstance(answer, m.Proof) and not answer.proofs:
-            raise RemoteError("the donor is too busy to prove")
-        try:
-            value = await self._runtime.offload(self._table.read_row, record)
-        except KeyError:
-            return True  # gone here meanwhile, so there is nothing to judge by
-        return isinstance(answer, m.Proof) and answer.proofs == [blake3_keyed(nonce, value)]
 
     def _make_offer(self, records: list[KVPRecord]) -> m.Offer:
         """Offer rows with the deposits and proofs that they are kept under."""

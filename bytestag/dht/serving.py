@@ -24,11 +24,10 @@ from bytestag.events.batcher import Batcher
 from bytestag.events.runtime import Runtime
 from bytestag.events.slots import FnTaskSlot, SlotFull
 from bytestag.events.tasks import Parent, Task
-from bytestag.hashing import blake3_keyed
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import RATE_MIN, Link, Request
-from bytestag.tables.base import KVPID, Asked, KVPTable, ReadRow, Verdict
+from bytestag.tables.base import Asked, KVPTable, ReadRow, Verdict
 
 if TYPE_CHECKING:
     from bytestag.tables.memory_stores import MemoryProviderTable
@@ -107,7 +106,7 @@ class Serving:
             case m.Provide():
                 self._begin(self._record_slot, self._accept_record, link, request)
             case m.Prove():
-                self._begin(self._record_slot, self._prove, link, request)
+                self._begin(self._record_slot, self._comparing.prove, link, request)
             case m.Compare():
                 self._comparing.compare(link, request)
             case m.Names():
@@ -246,23 +245,6 @@ class Serving:
             now=now,
         )
         return Verdict.ACCEPTED if held else Verdict.HELD
-
-    # --- PROVE -----------------------------------------------------------------------------------
-
-    async def _prove(self, link: Link, prove: m.Prove) -> None:
-        proofs = await self._runtime.offload(self._proofs, prove)
-        link.send(m.Proof(prove.id, proofs))
-
-    def _proofs(self, prove: m.Prove) -> list[bytes | None]:
-        proofs: list[bytes | None] = []
-        for row in prove.rows:
-            try:
-                value = self._table.read(KVPID(KeyBytes(row.key), KeyBytes(row.index)), row.blake3)
-            except KeyError:
-                proofs.append(None)
-            else:
-                proofs.append(blake3_keyed(prove.nonce, value))
-        return proofs
 
 
 def _fair_share(slot: FnTaskSlot, share: Counter[KeyBytes], node_id: KeyBytes) -> int:

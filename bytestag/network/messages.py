@@ -12,7 +12,17 @@ from typing import Annotated
 from bytestag import codec
 from bytestag.codec import Meta
 from bytestag.config import OFFER_KEYS_MAX, VALUE_BYTES_MAX
-from bytestag.network.packets import Bin16, Bin20, Bin32, Seconds, Size
+from bytestag.network.packets import (
+    NAME_BYTES,
+    Bin8,
+    Bin16,
+    Bin20,
+    Bin32,
+    PrefixBits,
+    Row,
+    Seconds,
+    Size,
+)
 
 Hours = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Code = Annotated[int, Meta(ge=0, le=255)]
@@ -126,14 +136,6 @@ class Done(codec.Struct, tag=9, array_like=True):
     verdict: Code
 
 
-class Row(codec.Struct, array_like=True):
-    """Names a row."""
-
-    key: Bin20
-    index: Bin20
-    blake3: Bin32
-
-
 class Prove(codec.Struct, tag=10, array_like=True):
     """Show that you hold these rows."""
 
@@ -149,16 +151,12 @@ class Proof(codec.Struct, tag=11, array_like=True):
     proofs: Annotated[list[Bin32 | None], Meta(max_length=OFFER_KEYS_MAX)]
 
 
-Prefix8 = Annotated[bytes, Meta(min_length=8, max_length=8)]
-PrefixBits = Annotated[int, Meta(ge=0, le=64)]
-
-
 class Compare(codec.Struct, tag=12, array_like=True):
     """Do you still hold all that I named to you under this prefix? ``digest`` stands for it."""
 
     id: Bin20
     prefix_bits: PrefixBits
-    prefix: Prefix8
+    prefix: Bin8
     digest: Bin16
 
 
@@ -174,8 +172,8 @@ class Names(codec.Struct, tag=14, array_like=True):
 
     id: Bin20
     prefix_bits: PrefixBits
-    prefix: Prefix8
-    names: Annotated[bytes, Meta(max_length=8 * ROWS_NAMED_MAX)]
+    prefix: Bin8
+    names: Annotated[bytes, Meta(max_length=NAME_BYTES * ROWS_NAMED_MAX)]
 
 
 class Lacking(codec.Struct, tag=15, array_like=True):

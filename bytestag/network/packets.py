@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from bytestag import codec
 from bytestag.codec import Meta
 from bytestag.config import DATAGRAM_BYTES_MAX, PROTOCOL_VERSION, K
-from bytestag.crypto.providers import RENEWAL_BYTES_MAX, RENEWED_MAX
+from bytestag.crypto.providers import RENEWAL_BYTES_MAX
 from bytestag.errors import PacketError
 
 REQUEST = 0x00
@@ -29,11 +29,41 @@ Bin32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Seconds = Annotated[int, Meta(ge=0, le=2**40)]
 Size = Annotated[int, Meta(ge=0, le=2**40)]
 Capabilities = Annotated[int, Meta(ge=0, le=255)]
+PrefixBits = Annotated[int, Meta(ge=0, le=64)]
+RESULT_BYTES_MAX = 32
+NOT_HELD = b"\0"
+NAME_BYTES = 8
+NAMES_IN_QUERY_MAX = 128
+"""With a token, so many have room in 1,200 bytes."""
+
+
+class Row(codec.Struct, array_like=True):
+    """Names a row."""
+
+    key: Bin20
+    index: Bin20
+    blake3: Bin32
+
+
+class Comparison(codec.Struct, array_like=True):
+    """These rows under a prefix I hold, ascending, 8 bytes each: which of them do you lack?"""
+
+    prefix_bits: PrefixBits
+    prefix: Bin8
+    names: Annotated[bytes, Meta(max_length=NAME_BYTES * NAMES_IN_QUERY_MAX)]
+
+
+class Sample(codec.Struct, array_like=True):
+    """Show that you hold this row."""
+
+    nonce: Bin32
+    row: Row
 
 
 class Query(codec.Struct, omit_defaults=True, rename={
     "version": "v", "network": "n", "node_id": "i", "capabilities": "c", "token": "t",
-    "target": "k", "wants_card": "w", "padding": "p", "renewal": "r",
+    "target": "k", "wants_card": "w", "padding": "p", "renewal": "r", "comparison": "q",
+    "sample": "s",
 }):  # fmt: skip
     """The map of a request."""
 
@@ -46,6 +76,8 @@ class Query(codec.Struct, omit_defaults=True, rename={
     wants_card: bool = False
     padding: Annotated[bytes, Meta(max_length=1452)] = b""
     renewal: Annotated[bytes, Meta(max_length=RENEWAL_BYTES_MAX)] = b""
+    comparison: Comparison | None = None
+    sample: Sample | None = None
 
 
 class Held(codec.Struct, array_like=True):
@@ -67,7 +99,7 @@ class Provider(codec.Struct, array_like=True):
 class Reply(codec.Struct, omit_defaults=True, rename={
     "version": "v", "network": "n", "node_id": "i", "capabilities": "c", "observed": "o",
     "token": "t", "card": "d", "contacts4": "4", "contacts6": "6", "held": "h", "more": "m",
-    "value": "l", "providers": "p", "renewed": "r", "radius": "u",
+    "value": "l", "providers": "p", "result": "r", "radius": "u",
 }):  # fmt: skip
     """The map of a response."""
 
@@ -84,11 +116,16 @@ class Reply(codec.Struct, omit_defaults=True, rename={
     more: Size = 0
     value: Annotated[bytes, Meta(max_length=1024)] | None = None
     providers: Annotated[list[Provider], Meta(max_length=8)] = []  # noqa: RUF012
-    renewed: Annotated[bytes, Meta(max_length=RENEWED_MAX)] = b""
+    result: Annotated[bytes, Meta(max_length=RESULT_BYTES_MAX)] = b""
+    """Of a renewal: one byte a record. Of a comparison: the bitmap of what is lacking. Of a sample:
+    the proof, one zero byte if the row is not held. Empty if the tables were not looked at."""
     radius: Annotated[int, Meta(ge=0, le=160)] = 160
 
 
-NATIVE_METHODS = frozenset({"bt_ping", "bt_find_node", "bt_find_value", "bt_renew"})
+FINDS = frozenset({"bt_find_node", "bt_find_value"})
+REPAIRS = frozenset({"bt_compare", "bt_prove"})
+"""What is done for those alone whose address a token proves."""
+NATIVE_METHODS = frozenset({"bt_ping", "bt_renew", *FINDS, *REPAIRS})
 STOCK_METHODS = frozenset({"stun", "ping", "store", "find_node", "find_value"})
 
 _decode_request: Callable[[codec.Packed], tuple[str, list[codec.Raw]]] = codec.decoder(
@@ -116,13 +153,21 @@ def decode_request(body: bytes) -> tuple[str, list[codec.Raw]]:
     return method, arguments
 
 
-def decode_query(arguments: list[codec.Raw], network_id: bytes) -> Query:
+def decode_query(method: str, arguments: list[codec.Raw], network_id: bytes) -> Query:
     """Decode the one argument of a native request."""
     if len(arguments) != 1:
         raise PacketError("a native request has one argument")
     query = _decode_query(arguments[0])
     if query.version != PROTOCOL_VERSION or query.network != network_id:
         raise PacketError("another version or network")
+    if query.target is None and method in FINDS:
+        raise PacketError("a find without a target")
+    if bool(query.renewal) != (method == "bt_renew"):
+        raise PacketError("a renewal has its own method")
+    if (query.comparison is not None) != (method == "bt_compare"):
+        raise PacketError("a comparison has its own method")
+    if (query.sample is not None) != (method == "bt_prove"):
+        raise PacketError("a sample has its own method")
     return query
 
 

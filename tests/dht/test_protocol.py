@@ -42,7 +42,7 @@ class Peer:
         self.received.append((datagram, address))
         if self.replies is not None and datagram[0] == packets.REQUEST:
             sequence_id, body = packets.split(datagram)
-            query = packets.decode_query(packets.decode_request(body)[1], LOCAL)
+            query = packets.decode_query(*packets.decode_request(body), LOCAL)
             self.send(packets.encode_response(sequence_id, self.replies(query)), address)
 
     def wakeup_ended(self):
@@ -352,6 +352,8 @@ def test_questions_of_readers_are_answered_while_strangers_wait_to_be_verified()
     with_peer(main)
 
 
+COMPARISON = packets.Comparison(0, bytes(8), bytes(80))
+SAMPLE = packets.Sample(bytes(32), packets.Row(bytes(20), bytes(20), bytes(32)))
 SIZES = [0, 1, 30, 100, 200, 250, 320, 400, 800, 1300]
 
 
@@ -401,6 +403,8 @@ def test_a_forged_source_gets_three_times_the_bytes_at_most(method, token):
                 made = query(node_id=node_id, target=key, token=token, wants_card=wants_card)
                 made.padding = bytes(size)
                 made.renewal = renewal if method == "bt_renew" else b""
+                made.comparison = COMPARISON if method == "bt_compare" else None
+                made.sample = SAMPLE if method == "bt_prove" else None
                 datagram = bytes(1) + bytes(20)
                 datagram += request(method, made)[21:] if token else _raw(method, made)
                 datagram = datagram[: len(datagram) - cut]

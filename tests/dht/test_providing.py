@@ -241,7 +241,7 @@ def test_a_renewal_counts_if_it_is_new_and_signed_for_this_holder(case):
             except TimeoutError:
                 renewed = b""
             else:
-                renewed = answer.reply.renewed
+                renewed = answer.reply.result
             after = donor.stores.providers.lookup(key, 0)[0].expires
             assert (renewed == b"\1", after > before) == ((case == "good",) * 2)
 

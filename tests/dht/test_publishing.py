@@ -319,18 +319,18 @@ def test_a_donor_that_only_says_it_holds_a_row_is_found_out_by_those_who_do(is_d
             liar = cluster.true_closest(kvpid.key, 1, accept=lambda c: c is not client)[0]
             liar.stores.cache.remove(kvpid)
             liar.stores.cache.judge_many = lambda records, now: [Verdict.HELD] * len(records)
-            liar._serving._comparing._take_names = lambda node_id, named: bytes(128)
+            liar._comparing.lacking = lambda named, node_id: bytes(14)
             liar.stores.cache.renew_many = lambda records, now: [Verdict.HELD] * len(records)
             if not is_defended:
                 for other in cluster.clients:
-                    other.replicator._proves = say_yes
+                    other.replicator._sample = say_yes
             await asyncio.sleep(4 * HOUR)
             assert (len(holders(cluster, kvpid)) >= 3) == is_defended
 
     run(main, conditions=CALM)
 
 
-async def say_yes(link, record):
+async def say_yes(donor, inquiry, held, outcome):
     return True
 
 

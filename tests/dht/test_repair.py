@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytestag.config import HOUR
-from bytestag.crypto.identity import Identity
+from bytestag.crypto.identity import DONOR, Identity
 from bytestag.dht import claims as c
 from bytestag.dht import comparing, replication
 from bytestag.dht.claims import Claims
+from bytestag.dht.routing import Contact
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
+from bytestag.network.packets import Comparison
 from bytestag.network.session import Closed, MessageReceived
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
@@ -135,25 +137,153 @@ def count_messages(cluster):
     return counts
 
 
-def test_rows_are_named_once_and_from_then_on_a_digest_will_do():
+def count_queries(cluster):
+    """Count what nodes ask of each other in the clear."""
+    counts = {}
+    for client in cluster.clients:
+        for method, handle in client.protocol.handlers.items():
+
+            def counted(*arguments, handle=handle, method=method):
+                counts[method] = counts.get(method, 0) + 1
+                return handle(*arguments)
+
+            client.protocol.handlers[method] = counted
+    return counts
+
+
+def test_many_rows_are_named_once_and_from_then_on_a_digest_will_do():
     async def main(world):
         async with Cluster(world, copies=4) as cluster:
             await cluster.start_many(4)
             for client in cluster.clients:
-                client.replicator.own_turns = 0.0
-            rows = values(60, size=2_000)
+                client.replicator.own_turns = 1  # so that each names all
+            rows = values(150, size=2_000)
             keep(cluster.clients[0], rows)
             await asyncio.sleep(4 * HOUR)
             assert all(len(cluster.holders(kvpid)) == 4 for kvpid in rows)
             counts = count_messages(cluster)
             before = world.network.bytes_sent
             await asyncio.sleep(4 * HOUR)
-            assert counts["Compare"] >= 20
+            assert counts["Compare"] >= 15
             assert counts.get("Names", 0) <= 2
             assert "Offer" not in counts
             assert (world.network.bytes_sent - before) / 4 / 4 < 40_000  # a node and hour
 
     run(main, seed=1, conditions=CALM)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_few_rows_are_compared_in_the_clear_with_those_who_can(is_new):
+    async def main(world):
+        async with Cluster(world, copies=4) as cluster:
+            await cluster.start_many(4)
+            for client in cluster.clients:
+                client.replicator.own_turns = 0.0
+            if not is_new:
+                for client in cluster.clients:
+                    client.protocol.capabilities = DONOR
+            rows = values(60, size=2_000)
+            keep(cluster.clients[0], rows)
+            await asyncio.sleep(4 * HOUR)
+            assert all(len(cluster.holders(kvpid)) == 4 for kvpid in rows)
+            counts, queries = count_messages(cluster), count_queries(cluster)
+            await asyncio.sleep(4 * HOUR)
+            assert ("Compare" in counts) != is_new
+            assert ("Prove" in counts) != is_new
+            assert ("bt_compare" in queries) == is_new
+            assert queries.get("bt_compare") == queries.get("bt_prove")
+
+    run(main, seed=1, conditions=CALM)
+
+
+def test_who_lacks_nothing_is_known_to_have_what_another_had_to_hold_before():
+    """The rows of one that goes fall to others; whoever was seen to have them is not asked."""
+
+    async def main(world):
+        async with Cluster(world, copies=2) as cluster:
+            await cluster.start_many(3)
+            rows = values(30)
+            for client in cluster.clients:
+                keep(client, rows)
+                client.replicator.own_turns = 1
+            await asyncio.sleep(1)
+            donor, *others = cluster.clients
+            first = await donor.replicator.repair()
+            assert 0 < first.compared < 2 * len(rows)
+            gone, left = others
+            await cluster.stop(gone)
+            await asyncio.sleep(1)
+            for _ in range(donor.config.contact_fails_max):
+                donor.protocol.has_failed(Contact(gone.identity.node_id, gone.address), 10 * HOUR)
+            second = await donor.replicator.repair()
+            assert (second.compared, second.agreed) == (0, len(rows))
+            assert left.identity.node_id not in second.unreachable
+
+    run(main, seed=2, conditions=CALM)
+
+
+def compare(asker, donor, token=None, rows=()):
+    """Ask in the clear, with a token of one's own or the right one, and return the result."""
+    names = b"".join(sorted(c.row_name(row) for row in rows)) or NAMES
+    comparison = Comparison(0, bytes(8), names)
+    if token is not None:
+        asker.protocol.token_for = lambda address: token
+    contact = asker.protocol.router.contact(donor.identity.node_id)
+    return asker.protocol.ask(contact, "bt_compare", comparison=comparison)
+
+
+def test_only_who_has_a_token_gets_a_comparison():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            await asyncio.sleep(1)
+            keep(donor, values(3))
+            rows = donor.stores.cache.records_between(0, 2**160, 9)
+            assert (await compare(other, donor)).reply.result == b"\xff\xff\x0f"
+            assert (await compare(other, donor, rows=rows)).reply.result == b"\0"
+            donor._comparing.lacking = pytest.fail
+            assert (await compare(other, donor, token=bytes(16))).reply.result == b""
+
+    run(main, conditions=CALM)
+
+
+@pytest.mark.parametrize("is_contact", [True, False])
+def test_only_a_contact_at_its_address_claims_rows(is_contact):
+    """Whoever can read a token's datagram could claim for another node otherwise."""
+
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            await asyncio.sleep(1)
+            donor.claims._claims.clear()
+            if not is_contact:
+                donor.protocol.router.contact(other.identity.node_id).address = ("10.0.9.9", 9)
+            await compare(other, donor)
+            assert bool(donor.claims.names([other.identity.node_id], ROOT, 0)) == is_contact
+
+    run(main, conditions=CALM)
+
+
+def test_a_donor_whose_slot_for_repairs_is_full_is_asked_in_a_session():
+    async def main(world):
+        async with Cluster(world, copies=2) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            await asyncio.sleep(1)
+            keep(donor, values(3))
+
+            async def never():
+                await asyncio.Event().wait()
+
+            slot = other._repair_slot
+            for _ in range(slot.max_size + slot.waiting_max):
+                slot.add_no_block(never)
+            counts, queries = count_messages(cluster), count_queries(cluster)
+            outcome = await donor.replicator.repair()
+            assert (outcome.copied, outcome.unreachable) == (3, set())
+            assert queries["bt_compare"] == queries["bt_prove"] == 1
+            assert counts["Names"] == counts["Prove"] == 1
+
+    run(main, conditions=CALM)
 
 
 def test_a_row_that_is_lost_at_one_holder_comes_back_within_two_periods():
@@ -291,6 +421,7 @@ def test_a_donor_that_is_busy_neither_holds_all_nor_lies():
     async def main(world):
         async with Cluster(world, copies=2) as cluster:
             donor, other = await cluster.start(), await cluster.start()
+            other.protocol.capabilities = DONOR  # so that it is asked in sessions
             keep(donor, values(2))
             share = other._serving._shares[other._serving._record_slot]
             share[donor.identity.node_id] = 100
@@ -303,7 +434,7 @@ def test_a_donor_that_is_busy_neither_holds_all_nor_lies():
             share[donor.identity.node_id] = 100  # the digest is known, and no proof is given
             donor.replicator._agreed.clear()
             busy = await donor.replicator.repair()
-            assert (busy.named, busy.liars, busy.unreachable) == (0, 0, {other.identity.node_id})
+            assert (busy.missing, busy.liars, busy.unreachable) == (0, 0, {other.identity.node_id})
             del share[donor.identity.node_id]
             assert not (await donor.replicator.repair()).unreachable
 

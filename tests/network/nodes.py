@@ -61,7 +61,7 @@ class Node:
     # --- Control plane ---------------------------------------------------------------------------
 
     def answer_ping(self, address, arguments, sequence_id, datagram_bytes):
-        packets.decode_query(arguments, self.config.network_id)
+        packets.decode_query("bt_ping", arguments, self.config.network_id)
         reply = packets.Reply(
             1,
             self.config.network_id,

@@ -55,7 +55,7 @@ def a_reply(**fields):
 def read_request(datagram):
     sequence_id, body = p.split(datagram)
     method, arguments = p.decode_request(body)
-    return sequence_id, method, p.decode_query(arguments, NETWORK)
+    return sequence_id, method, p.decode_query(method, arguments, NETWORK)
 
 
 # --- Round trips ---------------------------------------------------------------------------------
@@ -63,10 +63,10 @@ def read_request(datagram):
 
 @given(queries)
 def test_a_request_is_read_as_it_was_written_but_for_its_padding(query):
-    datagram = p.encode_request(SEQUENCE, "bt_find_value", [query])
+    datagram = p.encode_request(SEQUENCE, "bt_ping", [query])
     assert datagram[0] == p.REQUEST
     sequence_id, method, read = read_request(datagram)
-    assert (sequence_id, method) == (SEQUENCE, "bt_find_value")
+    assert (sequence_id, method) == (SEQUENCE, "bt_ping")
     read.padding = query.padding
     assert read == query
 
@@ -165,7 +165,7 @@ def decode_everything(datagram):
 def _as_request(body):
     method, arguments = p.decode_request(body)
     if method in p.NATIVE_METHODS:
-        p.decode_query(arguments, NETWORK)
+        p.decode_query(method, arguments, NETWORK)
     else:
         p.decode_stock_arguments(arguments)
 
@@ -274,15 +274,52 @@ def test_what_breaks_careless_parsers_is_refused(packed):
 )
 def test_a_query_of_another_version_network_or_size_is_refused(query):
     with pytest.raises(PacketError):
-        p.decode_query([msgspec.Raw(codec.encode(query))], NETWORK)
+        p.decode_query("bt_ping", [msgspec.Raw(codec.encode(query))], NETWORK)
+
+
+SUBJECTS = {
+    "bt_find_node": {"target": bytes(20)},
+    "bt_renew": {"renewal": bytes(9)},
+    "bt_compare": {"comparison": p.Comparison(0, bytes(8), bytes(16))},
+    "bt_prove": {"sample": p.Sample(bytes(32), p.Row(bytes(20), bytes(20), bytes(32)))},
+}
+
+
+@pytest.mark.parametrize("method", SUBJECTS)
+@pytest.mark.parametrize("other", SUBJECTS)
+def test_each_method_has_its_own_subject(method, other):
+    datagram = p.encode_request(SEQUENCE, method, [a_query(**SUBJECTS[other])])
+    if method == other:
+        read_request(datagram)
+        return
+    with pytest.raises(PacketError, match=r"has its own method|without a target"):
+        read_request(datagram)
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [[65, bytes(8), b""], [0, bytes(7), b""], [0, bytes(8), bytes(8 * 129)], [0, bytes(8)], b""],
+)
+def test_a_malformed_comparison_is_refused(comparison):
+    packed = msgspec.Raw(codec.encode({"v": 1, "n": NETWORK, "q": comparison}))
+    with pytest.raises(PacketError):
+        p.decode_query("bt_compare", [packed], NETWORK)
+
+
+def test_as_many_names_as_there_may_be_fit_a_datagram():
+    names = p.Comparison(64, b"\xff" * 8, bytes(8 * p.NAMES_IN_QUERY_MAX))
+    query = a_query(
+        node_id=bytes(20), capabilities=255, token=bytes(16), wants_card=True, comparison=names
+    )
+    assert 1100 < len(p.encode_request(SEQUENCE, "bt_compare", [query])) <= 1200
 
 
 def test_a_native_request_has_one_argument():
     good = msgspec.Raw(codec.encode({"v": 1, "n": NETWORK}))
-    assert p.decode_query([good], NETWORK) == a_query()
+    assert p.decode_query("bt_ping", [good], NETWORK) == a_query()
     for arguments in ([], [good, good]):
         with pytest.raises(PacketError):
-            p.decode_query(arguments, NETWORK)
+            p.decode_query("bt_ping", arguments, NETWORK)
 
 
 @pytest.mark.parametrize("name", ["4", "6"])

@@ -89,7 +89,7 @@ def test_wrong_bytes_are_wrong():
 @pytest.mark.parametrize(
     ("name", "grow"),
     [
-        ("protocol._tokens", lambda c: c.protocol._tokens.update({n: n for n in range(5000)})),
+        ("protocol._timing", lambda c: c.protocol._timing.update({n: n for n in range(5000)})),
         ("protocol._replies", lambda c: c.protocol._replies._waiting.update(
             {(bytes([n % 256]), ("10.0.0.1", n)): None for n in range(5000)})),
         ("protocol.referrals._silent", lambda c: c.protocol.referrals._silent.update(

@@ -118,7 +118,7 @@ def control_plane() -> Iterator[Vector]:
     renewal = next(v["bytes"] for v in statements() if v["name"] == "renewal")
     query = packets.Query(1, NETWORK, token=TOKEN, renewal=bytes.fromhex(renewal))
     yield vector("bt_renew request", packets.encode_request(SEQUENCE, "bt_renew", [query]))
-    renewed = packets.Reply(1, NETWORK, pack_address(ALICE_AT), TOKEN, renewed=b"\1")
+    renewed = packets.Reply(1, NETWORK, pack_address(ALICE_AT), TOKEN, result=b"\1")
     yield vector("bt_renew reply", packets.encode_reply(SEQUENCE, renewed))
     found = packets.Reply(
         1,
@@ -134,6 +134,24 @@ def control_plane() -> Iterator[Vector]:
         providers=[packets.Provider(bytes(BOB.node_id), 3600, pack_address(BOB_AT))],
     )
     yield vector("bt_find_value reply", packets.encode_reply(SEQUENCE, found))
+    yield from repair_in_the_clear()
+
+
+def repair_in_the_clear() -> Iterator[Vector]:
+    """A comparison of ten rows of which two are lacking, and the proof of one."""
+    names = b"".join(bytes([number]) * 8 for number in range(10))
+    comparison = packets.Comparison(4, b"\xa0" + bytes(7), names)
+    query = packets.Query(1, NETWORK, token=TOKEN, comparison=comparison)
+    yield vector("bt_compare request", packets.encode_request(SEQUENCE, "bt_compare", [query]))
+    lacking = messages.bitmap([number in (1, 9) for number in range(10)])
+    compared = packets.Reply(1, NETWORK, pack_address(ALICE_AT), TOKEN, result=lacking)
+    yield vector("bt_compare reply", packets.encode_reply(SEQUENCE, compared))
+    sample = packets.Sample(bytes(range(32)), packets.Row(KEY, KEY, B3))
+    query = packets.Query(1, NETWORK, token=TOKEN, sample=sample)
+    yield vector("bt_prove request", packets.encode_request(SEQUENCE, "bt_prove", [query]))
+    proof = blake3_keyed(sample.nonce, VALUE)
+    proven = packets.Reply(1, NETWORK, pack_address(ALICE_AT), TOKEN, result=proof)
+    yield vector("bt_prove reply", packets.encode_reply(SEQUENCE, proven))
 
 
 def handshake() -> tuple[list[Vector], Any, Any]:
