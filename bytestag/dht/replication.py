@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
-from bytestag.config import DAY, HOUR, OFFER_KEYS_MAX, Config
+from bytestag.config import DAY, HOUR, INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX, Config
 from bytestag.crypto.deposits import split_proof
 from bytestag.dht.claims import (
     PREFIX_BITS_MAX,
@@ -151,8 +151,9 @@ class Replicator:
         by_donor: dict[bytes, tuple[Contact, list[KVPRecord]]] = {}
         is_own_turn = self._runtime.rng.random() < self.own_turns
         claimed: dict[bytes, set[bytes]] = {}
+        settled: dict[bytes, bool] = {}
         for row in rows:
-            donors = await self._other_holders(near, row.key)
+            donors = await self._other_holders(near, row.key, settled)
             if not is_own_turn and self._is_looked_after(row, prefix, donors, claimed):
                 outcome.left_to_others += 1
                 continue
@@ -163,25 +164,30 @@ class Replicator:
             for donor, chosen in by_donor.values():
                 group.create_task(self._compare(donor, prefix, chosen, known, outcome))
 
-    async def _other_holders(self, near: Neighbours, key: KeyBytes) -> list[Contact]:
+    async def _other_holders(
+        self, near: Neighbours, key: KeyBytes, settled: dict[bytes, bool]
+    ) -> list[Contact]:
         """Return the donors that should hold a row beside us: we count if we are close enough."""
         copies = self._config.copies
         found = await near.donors(key, copies)
         now = self._runtime.monotonic()
-        donors = [donor for donor in found if self._may_be_handed(donor, now)]
+        donors = [donor for donor in found if self._may_be_handed(donor, settled, now)]
         if len(donors) < copies:  # rather young ones than too few
             donors = [donor for donor in found if not self._is_avoided(donor, now)]
         goal, own = key.integer, self._network.node.long_id ^ key.integer
         closer = sum(donor.long_id ^ goal < own for donor in donors[:copies])
         return donors[: copies - 1 if closer < copies else copies]
 
-    def _may_be_handed(self, donor: Contact, now: float) -> bool:
+    def _may_be_handed(self, donor: Contact, settled: dict[bytes, bool], now: float) -> bool:
         """Whether a donor has been up for a while, and did not refuse or lie lately.
 
-        Most of those who just came leave soon again.
+        Most of those who just came leave soon again. ``settled`` is what this pass knows of that.
         """
-        known = self._network.protocol.router.contact(donor.id)
-        is_settled = known is None or now - known.first_seen >= self._config.settled_seconds
+        is_settled = settled.get(donor.id)
+        if is_settled is None:
+            known = self._network.protocol.router.contact(donor.id)
+            is_settled = known is None or now - known.first_seen >= self._config.settled_seconds
+            settled[donor.id] = is_settled
         return is_settled and not self._is_avoided(donor, now)
 
     def _is_avoided(self, donor: Contact, now: float) -> bool:
@@ -267,7 +273,8 @@ class Replicator:
     ) -> set[bytes]:
         """Offer rows; return the names of those that were not taken."""
         refused = set()
-        async for word in offer(link, self._make_offer(records)):
+        message = await self._runtime.offload(self._make_offer, records)
+        async for word in offer(link, message):
             if word.verdict is Verdict.ACCEPTED:
                 outcome.copied += 1
             elif word.verdict is not Verdict.HELD:
@@ -306,9 +313,14 @@ class Replicator:
             self._avoided.popitem(last=False)
 
     def _make_offer(self, records: list[KVPRecord]) -> m.Offer:
-        """Offer rows with the deposits and proofs that they are kept under."""
+        """Offer rows with the deposits and proofs that they are kept under (blocking).
+
+        Small values travel inside: nobody is offered what he did not say he lacks.
+        """
         deposits: dict[bytes, int] = {}
         entries = []
+        small = [record for record in records if record.size <= INLINE_VALUE_BYTES_MAX]
+        values = dict(zip((r.blake3 for r in small), self._table.read_rows(small), strict=True))
         now = self._runtime.wall()
         for record in records:
             deposit, proof = split_proof(record.deposit)
@@ -322,6 +334,7 @@ class Replicator:
                     number,
                     proof,
                     0 if deposit else max(int(record.expires - now), 1),
+                    values.get(record.blake3),
                 )
             )
         return m.Offer(self._runtime.token_bytes(20), list(deposits), entries)

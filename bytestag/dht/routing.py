@@ -179,12 +179,21 @@ class RoutingTable(KademliaRoutingTable):
         Ranges of buckets are aligned subtrees, so their distances to a key do not interleave: the
         key's own bucket is nearest, then all in its sibling subtree, and so on up.
         """
-        count = count or self.ksize
-        goal = int.from_bytes(target, "big")
+        return self._closest(
+            int.from_bytes(target, "big"),
+            count or self.ksize,
+            lambda members: members if accept is None else filter(accept, members),
+        )
+
+    def _closest(
+        self,
+        goal: int,
+        count: int,
+        choose: Callable[[Iterable[Contact]], Iterable[Contact]],
+    ) -> list[Contact]:
         found: list[Contact] = []
         for bucket in self._nearest_buckets(goal):
-            members: Iterable[Contact] = bucket.nodes.values()
-            found.extend(members if accept is None else filter(accept, members))
+            found.extend(choose(bucket.nodes.values()))
             if len(found) >= count:
                 break
         found.sort(key=lambda contact: contact.long_id ^ goal)
@@ -196,13 +205,13 @@ class RoutingTable(KademliaRoutingTable):
         Where people come and go half of a table may be off; they stay in it, for they come back.
         """
         count = count or self.ksize
-        found = self.closest(target, count, _is_sound)
+        found = self._closest(int.from_bytes(target, "big"), count, _sound)
         return found if len(found) == count else self.closest(target, count)
 
     def doubts(self, node_id: bytes) -> bool:
         """Whether a contact did not answer lately."""
         known = self.contact(node_id)
-        return known is not None and not _is_sound(known)
+        return known is not None and known.fails > 0
 
     def _nearest_buckets(self, goal: int) -> Iterator[Bucket]:
         """Yield the buckets, nearest first."""
@@ -358,8 +367,8 @@ class RoutingTable(KademliaRoutingTable):
                 del self._groups[group]
 
 
-def _is_sound(contact: Contact) -> bool:
-    return not contact.fails
+def _sound(contacts: Iterable[Contact]) -> list[Contact]:
+    return [contact for contact in contacts if not contact.fails]
 
 
 def _nearest_in(bucket: Bucket, goal: int) -> int:

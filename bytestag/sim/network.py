@@ -254,8 +254,8 @@ class VirtualNetwork:
             if endpoint.is_closed:
                 return
             self.counters["delivered"] += 1
-            self._trace.update(_TRACED.pack(now, source[1], to[1], len(datagram)))
-            self._trace.update(f"{source[0]} {to[0]} ".encode() + datagram)
+            head = _TRACED.pack(now, source[1], to[1], len(datagram))
+            self._trace.update(head + f"{source[0]} {to[0]} ".encode() + datagram)
             endpoint.receiver.datagram_received(memoryview(datagram), source)
         if not endpoint.is_closed:
             endpoint.receiver.wakeup_ended()
