@@ -31,6 +31,10 @@ class Neighbours:
         self._regions = RegionMap()
         self._named = RegionMap()  # what was only heard of is kept apart
 
+    def covers(self, key: bytes) -> bool:
+        """Whether look-ups of this job told of all nodes around a key."""
+        return self._regions.covers(key)
+
     async def donors(self, key: KeyBytes, count: int) -> list[Contact]:
         """Return donors that take this key, closest first; ``count`` if there are as many near."""
         goal = key.integer

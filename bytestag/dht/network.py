@@ -36,6 +36,7 @@ REMEMBERED_AT_ONCE = 32
 JOIN_PAUSE_SECONDS = 0.25
 REFRESHED_BUCKETS_MAX = 24
 REFRESH_TRIES = 3
+OWN_REFRESH_PERIODS = 1.25
 REFRESH_NEWCOMERS_MAX = 2
 VALUE_ALPHA = 4  # the first holder to answer may have all that is wanted
 REFRESH_ALPHA = 3  # nobody waits for a refresh: fewer at once take fewer requests
@@ -155,16 +156,29 @@ class DHTNetwork(Server):
         request; a look-up would take ten.
         """
         router = self.protocol.router
-        now = self.runtime.monotonic()
-        lonely = router.lonely_buckets(now - self.config.refresh_seconds)
+        lonely = self.lonely_buckets()
         for bucket in lonely[:REFRESHED_BUCKETS_MAX]:
             if bucket.has_in_range(self.node):
                 await self.lookup(self.protocol.identity.node_id)
             else:
                 target = self._random_key(bucket)
-                router.touch(target, now)
+                router.touch(target, self.runtime.monotonic())
                 await self._refresh_bucket(bucket, target)
         return len(lonely)
+
+    def lonely_buckets(self) -> list[Bucket]:
+        """Return the buckets without a look-up for a while.
+
+        A donor's repairs look around it anyway, once a period or a little later.
+        """
+        seconds = self.config.refresh_seconds
+        now = self.runtime.monotonic()
+        own_before = now - max(seconds, OWN_REFRESH_PERIODS * self.config.repair_seconds)
+        return [
+            bucket
+            for bucket in self.protocol.router.lonely_buckets(now - seconds)
+            if not bucket.has_in_range(self.node) or bucket.last_updated < own_before
+        ]
 
     async def greet_absentee(self) -> None:
         """Ask one of those who went; if he knows people near us whom we do not, join them."""

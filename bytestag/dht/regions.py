@@ -115,6 +115,10 @@ class RegionMap:
             goal = at if at < end else goal
         return goal.to_bytes(20, "big")
 
+    def covers(self, key: bytes) -> bool:
+        """Whether a key lies in an explored region."""
+        return self._region_of(int.from_bytes(key, "big")) is not None
+
     # --- Inside ----------------------------------------------------------------------------------
 
     def _region_of(self, goal: int) -> _Region | None:

@@ -114,6 +114,9 @@ class Replicator:
         async for prefix, rows in self._regions():
             outcome.rows += len(rows)
             await self._repair_region(prefix, rows, near, outcome)
+        own_id = self._network.protocol.identity.node_id
+        if near.covers(own_id):  # so our neighbourhood need not be refreshed
+            self._network.protocol.router.touch(own_id, self._runtime.monotonic())
         if outcome.rows:
             _logger.info(
                 "repair: %d rows, %d copies made, %d unreachable",

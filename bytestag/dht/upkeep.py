@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bytestag.config import Config, K
@@ -20,10 +21,24 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
+"""Between two looks at what is due: an idle node wakes up so often, and not once for each chore."""
 FEW_SECONDS = 20.0
-"""Between two attempts to find others, while fewer than K are known."""
+"""The same while fewer than K others are known: that many are looked for."""
 GREETED_BY_FEW = 2
 JITTER = 0.2
+Work = Callable[[], Awaitable[object]]
+
+
+@dataclass(slots=True, eq=False)
+class _Chore:
+    """Something to be done again and again, never twice at one time."""
+
+    work: Work
+    seconds: Callable[[], float]
+    """How long after its end it is due again."""
+    is_needed: Callable[[], bool] = lambda: True
+    due: float = 0.0
+    is_running: bool = False
 
 
 class Upkeep:
@@ -37,73 +52,79 @@ class Upkeep:
         config: Config,
         runtime: Runtime,
         *,
-        rejoin: Callable[[], Awaitable[object]],
-        republish: Callable[[], Awaitable[object]],
-        renew: Callable[[], Awaitable[object]],
-        save: Callable[[], Awaitable[object]],
+        rejoin: Work,
+        republish: Work,
+        renew: Work,
+        save: Work,
     ) -> None:
         self._network = network
-        self._replicator = replicator
         self._providers = providers
-        self._config = config
         self._runtime = runtime
         self._rejoin = rejoin
-        self._republish = republish
-        self._renew = renew
-        self._save = save
+        check = CHECK_SECONDS
+        self._chores = [
+            _Chore(network.refresh, lambda: check, lambda: bool(network.lonely_buckets())),
+            _Chore(self._stay_connected, lambda: FEW_SECONDS, lambda: self._known < K),
+            _Chore(network.greet_absentee, self._greeting_seconds),
+            _Chore(replicator.expire, lambda: 10 * check),
+            _Chore(self._expire_providers, lambda: 10 * check),
+            _Chore(replicator.repair, lambda: config.repair_seconds),
+            _Chore(republish, lambda: 5 * check),
+            _Chore(renew, lambda: 10 * check),
+            _Chore(save, lambda: 60 * check),
+        ]
 
     async def run(self) -> None:
-        """Do everything in its time."""
-        config = self._config
+        """Do everything in its time; nodes that were started together drift apart."""
+        for chore in self._chores:
+            self._put_off(chore)
         async with asyncio.TaskGroup() as group:
-            for seconds, work in (
-                (CHECK_SECONDS, self._network.refresh),
-                (10 * CHECK_SECONDS, self._replicator.expire),
-                (10 * CHECK_SECONDS, self._expire_providers),
-                (config.repair_seconds, self._replicator.repair),
-                (5 * CHECK_SECONDS, self._republish),
-                (10 * CHECK_SECONDS, self._renew),
-                (60 * CHECK_SECONDS, self._save),
-            ):
-                group.create_task(self._every(seconds, work))
-            group.create_task(self._stay_connected())
-            group.create_task(self._look_for_absentees())
+            while True:
+                await asyncio.sleep(self._about(self._tick_seconds))
+                now = self._runtime.monotonic()
+                for chore in self._chores:
+                    if chore.due <= now and not chore.is_running and chore.is_needed():
+                        chore.is_running = True
+                        group.create_task(self._do(chore))
 
-    async def _every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-        """Await ``work`` again and again; the phases of nodes started together drift apart."""
-        while True:
-            await self._pause(seconds)
-            await self._do(work)
+    @property
+    def _known(self) -> int:
+        return len(self._network.protocol.router)
+
+    @property
+    def _tick_seconds(self) -> float:
+        return FEW_SECONDS if self._known < K else CHECK_SECONDS
+
+    def _put_off(self, chore: _Chore) -> None:
+        """Let a chore wait its time, less half of what it may have to wait for the next look."""
+        seconds = self._about(chore.seconds()) - self._tick_seconds / 2
+        chore.due = self._runtime.monotonic() + seconds
+
+    def _about(self, seconds: float) -> float:
+        return seconds * (1 + JITTER * (self._runtime.rng.random() - 0.5))
+
+    def _greeting_seconds(self) -> float:
+        """Return how often to ask one of those who went: the less, the more share this work."""
+        return 2 * CHECK_SECONDS * max(1.0, self._known / K)
 
     async def _stay_connected(self) -> None:
         """Find others while few are known: a network that was cut in small parts heals by this."""
-        router = self._network.protocol.router
-        while True:
-            await self._pause(FEW_SECONDS if len(router) < K else CHECK_SECONDS)
-            if not len(router):
-                await self._do(self._rejoin)
-            elif len(router) < K:
-                await asyncio.gather(
-                    *(self._do(self._network.greet_absentee) for _ in range(GREETED_BY_FEW))
-                )
+        if not self._known:
+            await self._rejoin()
+            return
+        greetings = [self._network.greet_absentee() for _ in range(GREETED_BY_FEW)]
+        await asyncio.gather(*greetings)
 
-    async def _look_for_absentees(self) -> None:
-        """Ask those who went whether they are back: the less often, the more share this work."""
-        while True:
-            others = len(self._network.protocol.router)
-            await self._pause(2 * CHECK_SECONDS * max(1.0, others / K))
-            await self._do(self._network.greet_absentee)
-
-    async def _pause(self, seconds: float) -> None:
-        await asyncio.sleep(seconds * (1 + JITTER * (self._runtime.rng.random() - 0.5)))
-
-    async def _do(self, work: Callable[[], Awaitable[object]]) -> None:
+    async def _do(self, chore: _Chore) -> None:
         try:
-            await work()
+            await chore.work()
         except BytestagError as error:
             _logger.warning("! upkeep: %s", error)
         except Exception:  # a bug in one chore must not end the node
             _logger.exception("! upkeep failed")
+        finally:
+            self._put_off(chore)
+            chore.is_running = False
 
     async def _expire_providers(self) -> None:
         while await self._runtime.offload(self._providers.expire, self._runtime.wall()):
