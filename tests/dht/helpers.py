@@ -76,7 +76,7 @@ class Cluster:
 
 def values(count, size=500, seed=0):
     """Return distinct values by KVPID."""
-    made = [(b"%d %d " % (seed, n)) * (size // 8 + 1) for n in range(count)]
+    made = [(b"%d %d " % (seed, n)) * (size // 4 + 1) for n in range(count)]
     cut = [value[:size] for value in made]
     return {KVPID(KeyBytes.new_hash(v), KeyBytes.new_hash(v)): v for v in cut}
 

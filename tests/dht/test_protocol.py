@@ -148,6 +148,25 @@ def test_an_id_without_the_work_admits_nobody():
     with_peer(main, config.local().replace(id_pow_bits=20))
 
 
+def test_who_was_silent_gets_one_datagram_and_is_verified_when_he_asks():
+    async def main(world, client, peer):
+        peer.replies = lambda query: reply(SOMEBODY, HERE)
+        contact = await client.protocol.ping(HERE)
+        client.protocol.has_failed(contact, 0.0)
+        peer.replies = None
+        peer.received.clear()
+        with pytest.raises(Timeout):
+            await client.protocol.ask(client.protocol.router.contact(contact.id), "bt_ping")
+        assert len(peer.received) == 1
+        assert client.protocol.router.doubts(contact.id)
+        peer.replies = lambda query: reply(SOMEBODY, HERE)
+        peer.send(request("bt_ping", query(node_id=SOMEBODY.node_id)), client.address)
+        await asyncio.sleep(1)
+        assert not client.protocol.router.doubts(contact.id)
+
+    with_peer(main)
+
+
 def test_who_answers_for_an_id_without_a_card_is_not_believed():
     async def main(world, client, peer):
         peer.replies = lambda query: reply(SOMEBODY, HERE, card=None)

@@ -222,6 +222,45 @@ def test_who_lacks_nothing_is_known_to_have_what_another_had_to_hold_before():
     run(main, seed=2, conditions=CALM)
 
 
+def test_what_a_donor_lacked_and_need_not_hold_then_is_brought_when_it_should():
+    async def main(world):
+        async with Cluster(world, copies=2) as cluster:
+            await cluster.start_many(3)
+            donor, gone, left = cluster.clients
+            donor.replicator.own_turns = 1
+            rows = values(30)
+            keep(donor, rows)
+            await asyncio.sleep(1)
+            first = await donor.replicator.repair()
+            assert 0 < len(left.stores.cache) < len(rows)
+            await cluster.stop(gone)
+            for _ in range(donor.config.contact_fails_max):
+                donor.protocol.has_failed(Contact(gone.identity.node_id, gone.address), 10 * HOUR)
+            second = await donor.replicator.repair()
+            assert second.compared + second.agreed == len(rows)
+            assert second.copied == len(rows) - first.copied + len(gone.stores.cache)
+            assert len(left.stores.cache) == len(rows)
+
+    run(main, seed=2, conditions=CALM)
+
+
+@pytest.mark.parametrize(("size", "is_asked"), [(1024, False), (1025, True)])
+def test_small_values_travel_inside_the_offer_of_a_repair(size, is_asked):
+    async def main(world):
+        async with Cluster(world, copies=2) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            await asyncio.sleep(1)
+            rows = values(40, size=size)
+            keep(donor, rows)
+            counts = count_messages(cluster)
+            assert (await donor.replicator.repair()).copied == 40
+            assert counts["Offer"] == 2
+            assert counts.get("Get", 0) == 40 * is_asked
+            assert all(other.stores.cache[kvpid] == value for kvpid, value in rows.items())
+
+    run(main, conditions=CALM)
+
+
 def compare(asker, donor, token=None, rows=()):
     """Ask in the clear, with a token of one's own or the right one, and return the result."""
     names = b"".join(sorted(c.row_name(row) for row in rows)) or NAMES
@@ -255,11 +294,11 @@ def test_only_a_contact_at_its_address_claims_rows(is_contact):
         async with Cluster(world) as cluster:
             donor, other = await cluster.start(), await cluster.start()
             await asyncio.sleep(1)
-            donor.claims._claims.clear()
             if not is_contact:
                 donor.protocol.router.contact(other.identity.node_id).address = ("10.0.9.9", 9)
             await compare(other, donor)
             assert bool(donor.claims.names([other.identity.node_id], ROOT, 0)) == is_contact
+            assert bool(donor.claims.bytes_used) == is_contact
 
     run(main, conditions=CALM)
 

@@ -67,6 +67,31 @@ def test_those_that_are_not_accepted_are_left_out_without_losing_others():
     assert [c.long_id for c in found] == sorted(odd, key=lambda n: n ^ ids[0])[:20]
 
 
+@given(
+    st.sets(IDS, min_size=1, max_size=200), st.sets(st.integers(0, 199)), IDS, st.integers(1, 30)
+)
+def test_those_that_answered_come_first_and_others_only_if_those_are_too_few(
+    ids, silent, target, count
+):
+    table = table_of(ids)
+    members = sorted(table, key=lambda c: c.long_id ^ target)
+    for number in silent & set(range(len(members))):
+        members[number].fails = 1
+    sound = [c for c in members if not c.fails]
+    found = table.closest_sound(key(target), count)
+    assert found == (sound[:count] if len(sound) >= count else members[:count])
+
+
+def test_a_contact_is_doubted_from_its_silence_to_its_answer():
+    table = table_of([5])
+    assert not table.doubts(key(5))
+    assert not table.doubts(key(6))
+    table.has_failed(key(5), 3)
+    assert table.doubts(key(5))
+    table.add_contact(contact(5))
+    assert not table.doubts(key(5))
+
+
 def test_find_neighbors_is_exact_where_kademlias_own_is_not():
     rng = random.Random(5)
     ids = [rng.getrandbits(160) for _ in range(300)]
