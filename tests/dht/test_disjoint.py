@@ -62,13 +62,13 @@ def test_liars_who_name_ever_closer_nodes_do_not_hide_a_value(is_defended, claim
         rng = random.Random(5)
         async with Cluster(world) as cluster:
             await cluster.start_many(150)
-            rows = values(12)
+            rows = values(32)
             records = add_values(cluster.clients[3], rows)
             await cluster.clients[3].publisher.publish(records, copies=8, keep_seconds=10**6)
             await cluster.stop(cluster.clients[3])
             holders = {h for kvpid in rows for h in cluster.holders(kvpid)}
             others = [c for c in cluster.clients[4:] if c not in holders]
-            liars = rng.sample(others, len(others) // 2)
+            liars = rng.sample(others, len(others) * 4 // 5)
             for client in liars:
                 lie(client, rng)
                 if claims:
@@ -84,7 +84,7 @@ def test_liars_who_name_ever_closer_nodes_do_not_hide_a_value(is_defended, claim
                     found += await fetcher(reader).fetch(Wanted(kvpid.key, kvpid.index)) == value
                 except BytestagError:
                     continue
-            assert (found == 12) == is_defended
+            assert (found == len(rows)) == is_defended
 
     run(main, seed=3, conditions=CALM)
 
