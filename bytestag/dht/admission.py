@@ -7,39 +7,39 @@ on because somebody new appeared (kademlia's ``welcome_if_new`` can storm withou
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 
 from bytestag.config import MINUTE, Config
 from bytestag.crypto.identity import Address
 from bytestag.dht.reachability import is_eligible
 from bytestag.dht.routing import Contact, RoutingTable
-from bytestag.errors import BytestagError
+from bytestag.errors import LocalError
 from bytestag.events.runtime import Runtime
-from bytestag.events.slots import FnTaskSlot
-
-_logger = logging.getLogger(__name__)
 
 TRIED_REMEMBERED_MAX = 4096
+CHECKS_MAX = 64
 
 
 class Admission:
-    """Decides on newcomers. ``verify`` and ``check`` ask; an answer leads to :meth:`admit`."""
+    """Decides on newcomers.
+
+    ``verify`` and ``check`` ask, and call what they are given when they know; an answer leads to
+    :meth:`admit` before. They raise LocalError if nothing can be asked now.
+    """
 
     def __init__(
         self,
         router: RoutingTable,
         config: Config,
         runtime: Runtime,
-        slot: FnTaskSlot,
-        verify: Callable[[Address, bool], Awaitable[None]],
-        check: Callable[[Contact], Awaitable[None]],
+        verify: Callable[[Address, bool, Callable[[], None]], None],
+        check: Callable[[Contact, Callable[[], None]], None],
     ) -> None:
         self._router = router
         self._config = config
         self._runtime = runtime
-        self._slot = slot
         self._verify_at = verify
         self._check_on = check
         self._tried: OrderedDict[Address, float] = OrderedDict()
@@ -51,21 +51,13 @@ class Admission:
     def admit(self, contact: Contact) -> None:
         """Put a verified contact into the table, and check on the one it might replace."""
         oldest = self._router.add_contact(contact)
-        if oldest is not None and oldest.id not in self._checking:
-            try:
-                self._slot.add_no_block(self._check, oldest)
-                self._checking.add(oldest.id)
-            except BytestagError:  # full, or the node is closing
-                pass
-
-    async def _check(self, contact: Contact) -> None:
-        """Ping the least recently seen contact of a full bucket; its failure makes room."""
+        if oldest is None or oldest.id in self._checking or len(self._checking) >= CHECKS_MAX:
+            return
+        self._checking.add(oldest.id)  # its failure makes room
         try:
-            await self._check_on(contact)
-        except BytestagError:
-            pass
-        finally:
-            self._checking.discard(contact.id)
+            self._check_on(oldest, partial(self._checking.discard, oldest.id))
+        except LocalError:  # full, or the node is closing
+            self._checking.discard(oldest.id)
 
     def consider(self, node_id: bytes | None, address: Address, is_proven: bool) -> bool:
         """Verify somebody who asked us, if the table could use it; return whether we shall.
@@ -101,18 +93,14 @@ class Admission:
     def _verify_waiting(self) -> None:
         while self._candidates and len(self._verifying) < self._config.verify_pings_max:
             address, is_proven = self._candidates.popitem(last=False)
+            self._verifying.add(address)
             try:
-                self._slot.add_no_block(self._verify, address, is_proven)
-            except BytestagError:  # full, or the node is closing
+                self._verify_at(address, is_proven, partial(self._has_verified, address))
+            except LocalError:  # full, or the node is closing
+                self._verifying.discard(address)
                 self.counters["candidates dropped"] += 1
                 return
-            self._verifying.add(address)
 
-    async def _verify(self, address: Address, is_proven: bool) -> None:
-        try:
-            await self._verify_at(address, is_proven)
-        except BytestagError as error:
-            _logger.debug("- candidate %s:%d: %s", *address, error)
-        finally:
-            self._verifying.discard(address)
-            self._verify_waiting()
+    def _has_verified(self, address: Address) -> None:
+        self._verifying.discard(address)
+        self._verify_waiting()

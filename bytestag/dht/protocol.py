@@ -110,7 +110,7 @@ class Protocol(RPC, KademliaProtocol):
         self.radius = Radius(config.copies)
         self._cards = Cards(identity, config, runtime, capabilities)
         self._tokens: Recent[Address, tuple[bytes, float]] = Recent(TOKENS_REMEMBERED_MAX)
-        self.admission = Admission(self.router, config, runtime, slot, self._verify, self._check)
+        self.admission = Admission(self.router, config, runtime, self._verify, self._check)
         self.referrals = Referrals(runtime, is_local=config.is_local)
         self.absentees = Absentees()
         for method in packets.NATIVE_METHODS:
@@ -136,7 +136,7 @@ class Protocol(RPC, KademliaProtocol):
     @property
     def is_reachable(self) -> bool:
         """Whether we say who we are, so that others may list us."""
-        return not self.is_client and bool(self.reachability.addresses)
+        return not self.is_client and self.reachability.is_known
 
     def card(self) -> Card:
         """Return our card of this hour."""
@@ -213,15 +213,10 @@ class Protocol(RPC, KademliaProtocol):
         self.referrals.has_failed(contact.address, silence_seconds)
 
     async def ask_address(
-        self, address: Address, method: str, *, is_light: bool = False, is_repeated: bool = True
+        self, address: Address, method: str, *, is_repeated: bool = True
     ) -> Answer:
-        """Send a native request to an address, whoever is there; see :meth:`ask`.
-
-        With ``is_light`` it is short even without a token: room for a card, and not for more.
-        """
+        """Send a native request to an address, whoever is there; see :meth:`ask`."""
         query = self._query(address, None, wants_card=True)
-        if is_light and query.token is None:
-            query.token, query.padding = NO_TOKEN, bytes(LIGHT_PADDING)
         body = await self.call(address, method, [query], is_repeated=is_repeated)
         return self._read_answer(address, body)
 
@@ -296,11 +291,24 @@ class Protocol(RPC, KademliaProtocol):
 
     # --- Newcomers -------------------------------------------------------------------------------
 
-    async def _verify(self, address: Address, is_proven: bool) -> None:
-        await self.ask_address(address, "bt_ping", is_light=not is_proven)
+    def _verify(self, address: Address, is_proven: bool, on_end: Callable[[], None]) -> None:
+        """Ping somebody who asked us; unless his address is proven, with no byte too many."""
 
-    async def _check(self, contact: Contact) -> None:
-        await self.ask(contact, "bt_ping")
+        def on_body(body: bytes | BytestagError) -> None:
+            try:
+                if isinstance(body, bytes):
+                    self._read_answer(address, body)
+            except PacketError as error:
+                _logger.debug("- candidate %s:%d: %s", *address, error)
+            on_end()
+
+        query = self._query(address, None, wants_card=True)
+        if not is_proven and query.token is None:  # room for a card, and not for more
+            query.token, query.padding = NO_TOKEN, bytes(LIGHT_PADDING)
+        self.begin(address, "bt_ping", [query], on_body)
+
+    def _check(self, contact: Contact, on_end: Callable[[], None]) -> None:
+        self.begin_ask(contact, "bt_ping", None, lambda _: on_end())
 
     # --- Answering -------------------------------------------------------------------------------
 

@@ -51,6 +51,11 @@ class Reachability:
         self._given = len(self._known)
 
     @property
+    def is_known(self) -> bool:
+        """Whether the card lists any address."""
+        return bool(self._known)
+
+    @property
     def addresses(self) -> list[Address]:
         """What the card lists; empty while we are a client."""
         return list(self._known)

@@ -90,7 +90,7 @@ class RegionMap:
                 return None
             region = self._merge(region)
             inside = list(filter(accept, region.contacts))
-        return heapq.nsmallest(len(inside), inside, key=lambda c: c.long_id ^ goal)
+        return sorted(inside, key=lambda contact: contact.long_id ^ goal)
 
     def best_known(
         self, key: bytes, count: int, accept: Callable[[Contact], bool]

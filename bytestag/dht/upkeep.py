@@ -63,7 +63,7 @@ class Upkeep:
         self._rejoin = rejoin
         check = CHECK_SECONDS
         self._chores = [
-            _Chore(network.refresh, lambda: check, lambda: bool(network.lonely_buckets())),
+            _Chore(network.refresh, lambda: 5 * check, lambda: bool(network.lonely_buckets())),
             _Chore(self._stay_connected, lambda: FEW_SECONDS, lambda: self._known < K),
             _Chore(network.greet_absentee, self._greeting_seconds),
             _Chore(replicator.expire, lambda: 10 * check),

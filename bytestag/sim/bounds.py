@@ -74,7 +74,7 @@ BOUNDS = (
     Bound("protocol.admission._tried", admission.TRIED_REMEMBERED_MAX),
     Bound("protocol.admission._candidates", lambda c: c.config.candidates_max),
     Bound("protocol.admission._verifying", lambda c: c.config.verify_pings_max),
-    Bound("protocol.admission._checking", CONTROL_SLOT),
+    Bound("protocol.admission._checking", admission.CHECKS_MAX),
     Bound("protocol.reachability._known", config.ADDRESSES_MAX),
     Bound("protocol.reachability._votes", reachability.VOTED_MAX),
     Bound("protocol.router.buckets", BUCKETS_MAX),

@@ -82,7 +82,7 @@ def test_all_is_done_in_its_time_and_no_chore_has_a_timer_of_its_own(monkeypatch
     done = play(K, seconds=DAY)
     assert timers["set"] <= 62 * 24
     for name, each in (
-        ("refresh", 60), ("greet", 120), ("republish", 300), ("expire", 600), ("renew", 600),
+        ("refresh", 300), ("greet", 120), ("republish", 300), ("expire", 600), ("renew", 600),
         ("expire providers", 600), ("repair", HOUR), ("save", HOUR),
     ):  # fmt: skip
         assert done[name] == pytest.approx(DAY / each, rel=0.1), name
