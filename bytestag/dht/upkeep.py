@@ -61,10 +61,11 @@ class Upkeep:
         self._providers = providers
         self._runtime = runtime
         self._rejoin = rejoin
+        self._knows_few = True
         check = CHECK_SECONDS
         self._chores = [
             _Chore(network.refresh, lambda: 5 * check, lambda: bool(network.lonely_buckets())),
-            _Chore(self._stay_connected, lambda: FEW_SECONDS, lambda: self._known < K),
+            _Chore(self._stay_connected, lambda: FEW_SECONDS, lambda: self._knows_few),
             _Chore(network.greet_absentee, self._greeting_seconds),
             _Chore(replicator.expire, lambda: 10 * check),
             _Chore(self._expire_providers, lambda: 10 * check),
@@ -81,6 +82,7 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             while True:
                 await asyncio.sleep(self._about(self._tick_seconds))
+                self._knows_few = self._known < K
                 now = self._runtime.monotonic()
                 for chore in self._chores:
                     if chore.due <= now and not chore.is_running and chore.is_needed():
@@ -93,7 +95,7 @@ class Upkeep:
 
     @property
     def _tick_seconds(self) -> float:
-        return FEW_SECONDS if self._known < K else CHECK_SECONDS
+        return FEW_SECONDS if self._knows_few else CHECK_SECONDS
 
     def _put_off(self, chore: _Chore) -> None:
         """Let a chore wait its time, less half of what it may have to wait for the next look."""
