@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bytestag.config import PART_BYTES
+from bytestag.config import MIB, PART_BYTES
 from bytestag.errors import (
     Corrupt,
     FormatError,
@@ -26,6 +26,7 @@ from bytestag.keys import KeyBytes
 from bytestag.models.directory import DirectoryManifest
 from bytestag.models.fileinfo import FileInfo
 from bytestag.models.parts import place
+from bytestag.network.links import RATE_MIN
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from bytestag.tables import landing
@@ -44,6 +45,7 @@ from tests.dht.helpers import (
     serve,
     tree,
 )
+from tests.network.nodes import let_trickle
 
 CALM = Conditions(latency=0.005, spread=0)
 WHOLE = content(3 * PART_BYTES + 1000)
@@ -534,6 +536,22 @@ def test_a_holder_that_stops_halfway_is_overtaken_within_the_idle_time(tmp_path)
         began = reader.runtime.monotonic()
         await reader.fetch(link_of(info), tmp_path / "out")
         assert reader.runtime.monotonic() - began < 2 * reader.config.transfer_idle_seconds + 3
+
+    in_cluster(main)
+    assert (tmp_path / "out").read_bytes() == WHOLE
+
+
+def test_a_holder_that_lets_values_trickle_is_overtaken(tmp_path):
+    info, rows = described(WHOLE)
+
+    async def main(cluster, reader, nodes):
+        for node in nodes:
+            add_values(node, rows)
+        let_trickle(cluster.world, nodes[0].address, 9.0)
+        began = reader.runtime.monotonic()
+        await reader.fetch(link_of(info), tmp_path / "out")
+        patience = reader.config.transfer_idle_seconds + MIB / RATE_MIN
+        assert reader.runtime.monotonic() - began < patience + 10
 
     in_cluster(main)
     assert (tmp_path / "out").read_bytes() == WHOLE

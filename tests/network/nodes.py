@@ -11,6 +11,7 @@ from bytestag.hashing import blake3, sha1
 from bytestag.network import messages as m
 from bytestag.network import packets
 from bytestag.network.demux import Demux
+from bytestag.network.handshake import FIRST_BYTE, UNIT
 from bytestag.network.rpc import RPC
 from bytestag.network.sessions import Peer, Sessions
 from bytestag.network.tokens import TokenMint
@@ -115,6 +116,20 @@ async def nodes(world, count=2, config=CONFIG):
     for number, node in enumerate(made):
         await node.open(world.network.open_endpoint, (f"10.0.0.{number + 1}", 4000))
     return made
+
+
+def let_trickle(world, source, seconds):
+    """Let one datagram of values pass in so many seconds, of those that a node sends."""
+    inject, passed = world.network.inject, [0.0]
+
+    def trickle(datagram, sender, destination):
+        if sender == source and datagram[0] == FIRST_BYTE and datagram[9] == UNIT:
+            if world.loop.time() < passed[0] + seconds:
+                return
+            passed[0] = world.loop.time()
+        inject(datagram, sender, destination)
+
+    world.network.inject = trickle
 
 
 async def settle(seconds=1.0):

@@ -9,9 +9,11 @@ from bytestag.crypto.identity import Identity
 from bytestag.errors import Corrupt, NotFound, RemoteError, Timeout
 from bytestag.network import handshake, sessions, units
 from bytestag.network import messages as m
+from bytestag.network.links import RATE_MIN
+from bytestag.network.session import Session
 from bytestag.network.sessions import Peer
 from bytestag.sim import Conditions, run
-from tests.network.nodes import CONFIG, Node, fetch, nodes, settle
+from tests.network.nodes import CONFIG, Node, fetch, let_trickle, nodes, settle
 
 FIXED = Conditions(latency=0.05, spread=0.0)
 VALUE = random.Random(1).randbytes(300_000)
@@ -277,6 +279,26 @@ def test_a_peer_that_falls_silent_in_a_transfer_is_a_timeout():
 
     seconds, is_idle = run(main, conditions=FIXED)
     assert 10 <= seconds < 11
+    assert is_idle
+
+
+@pytest.mark.parametrize(("unit_bytes", "patience"), [(50_000, 10), (1024, 10 + 2**18 / RATE_MIN)])
+def test_a_peer_that_lets_a_value_trickle_is_a_timeout(monkeypatch, unit_bytes, patience):
+    """One datagram in nine seconds: a part of a unit is nothing yet; small units are too few."""
+    monkeypatch.setattr(Session, "unit_bytes", unit_bytes)
+
+    async def main(world):
+        alice, bob = await nodes(world)
+        key = bob.hold(bytes(2**18))
+        let_trickle(world, bob.address, 9.0)
+        before = world.loop.time()
+        with pytest.raises(Timeout, match="hardly any"):
+            await fetch(alice, bob.peer(), key, 2**18, idle_seconds=10.0)
+        link = alice.sessions.link_to(bob.identity.node_id)
+        return world.loop.time() - before, link.is_idle
+
+    seconds, is_idle = run(main, conditions=FIXED)
+    assert patience <= seconds < patience + 10
     assert is_idle
 
 
