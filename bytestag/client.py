@@ -379,7 +379,8 @@ class Client:
 
     def status(self) -> dict[str, Any]:
         """Return what a person asks of a node."""
-        shared = self.stores.shared
+        shared, socket = self.stores.shared, self._endpoint
+        assert socket is not None
         return {
             "node_id": self.identity.node_id.base16,
             "network": self.config.network,
@@ -395,5 +396,5 @@ class Client:
             "shares": [str(path) for path in shared.shared_directories] if shared else [],
             "files_shared": shared.num_files if shared else 0,
             "bytes_uploaded": self._serving.counters["bytes uploaded"],
-            "dropped": dict(self.protocol.counters + self.sessions.counters),
+            "dropped": dict(self.protocol.counters + self.sessions.counters + socket.counters),
         }

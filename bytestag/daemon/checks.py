@@ -26,7 +26,8 @@ from bytestag.daemon.locking import locked
 from bytestag.daemon.nodes import cache_directory, default_cache_bytes
 from bytestag.daemon.settings import ANY_HOST, NodeSettings, default_route_host
 from bytestag.errors import BytestagError, StateInUse
-from bytestag.network.endpoint import SOCKET_BUFFER_BYTES, SOL_UDP, UDP_GRO, UDP_SEGMENT
+from bytestag.network import offload
+from bytestag.network.endpoint import SOCKET_BUFFER_BYTES
 from bytestag.tables.database_file import faults
 from bytestag.uri import OPEN_NETWORK, format_address
 
@@ -243,23 +244,17 @@ def buffer_finding() -> Finding:
 
 
 def offload_finding() -> Finding:
-    """The kernel cuts and merges datagrams (UDP_SEGMENT, UDP_GRO)."""
+    """The kernel cuts and merges datagrams (UDP_SEGMENT, UDP_GRO): a train over loopback tells."""
     if sys.platform != "linux":
         return Finding("offload", "this system has none: datagrams go one by one")
-    missing = []
-    with _udp_socket() as sock:
-        for name, option, value in (("GSO", UDP_SEGMENT, 0), ("GRO", UDP_GRO, 1)):
-            try:
-                sock.setsockopt(SOL_UDP, option, value)
-            except OSError:
-                missing.append(name)
-    if missing:
+    has = zip(("GSO", "GRO"), offload.probe(), strict=True)
+    if missing := [name for name, works in has if not works]:
         return Finding(
             "offload",
             f"no {' and no '.join(missing)}: datagrams go one by one, and cost more",
             "run Linux 5.0 or later, outside a sandbox that emulates it",
         )
-    return Finding("offload", "GSO and GRO are there")
+    return Finding("offload", "GSO and GRO work")
 
 
 def _udp_socket(host: str = ANY_HOST) -> socket.socket:

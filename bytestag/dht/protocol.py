@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from kademlia.protocol import KademliaProtocol
 
@@ -46,7 +46,7 @@ from bytestag.events.slots import FnTaskSlot
 from bytestag.keys import KeyBytes
 from bytestag.network import packets
 from bytestag.network.endpoint import Endpoint
-from bytestag.network.packets import Query, Reply
+from bytestag.network.packets import Query, Reply, Subject
 from bytestag.network.rpc import NO_REPLY, RPC, Call, OnSlow, outcome_of
 from bytestag.network.tokens import NO_TOKEN, TokenMint
 from bytestag.recent import Recent
@@ -67,14 +67,6 @@ class Answer:
 
     contact: Contact
     reply: Reply
-
-
-class Subject(TypedDict, total=False):
-    """What a request is about, beside its target."""
-
-    renewal: bytes
-    comparison: packets.Comparison
-    sample: packets.Sample
 
 
 class Protocol(RPC, KademliaProtocol):

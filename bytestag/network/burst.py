@@ -11,3 +11,5 @@ class Burst:
 
     buffers: list[bytes | memoryview]
     segment_bytes: int
+    is_cut: bool = False
+    """Whether it must not be left to the kernel to cut it: on this path it arrives spoilt."""

@@ -13,7 +13,6 @@ import errno
 import logging
 import os
 import socket
-import struct
 import sys
 import time
 from collections import Counter, deque
@@ -24,21 +23,28 @@ from bytestag.config import TRAIN_DATAGRAM_BYTES_MAX, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.errors import AddressInUse
 from bytestag.network.burst import Burst
+from bytestag.network.offload import (
+    ANCILLARY_BYTES,
+    SEGMENT,
+    SOL_UDP,
+    UDP_GRO,
+    UDP_SEGMENT,
+    dropped,
+    probe,
+    set_option,
+    stride_of,
+)
 
 _logger = logging.getLogger(__name__)
 
 OFFLOAD = "BYTESTAG_OFFLOAD"
 """Environment: 0 sends and receives datagrams one by one, of Ethernet's size at most, where a
 driver or a switch does it wrongly."""
-SOL_UDP = 17
-UDP_SEGMENT = 103
-UDP_GRO = 104
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
 IP_PMTUDISC_PROBE = 3
 SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 65_535
-ANCILLARY_BYTES = 64
 ALIKE_BYTES = 10
 """First byte, connection, kind of datagram."""
 WAKEUP_SECONDS = 0.002
@@ -46,8 +52,8 @@ WAKEUP_SECONDS = 0.002
 QUEUED_BURSTS_MAX = 1024
 NO_SEGMENT_MAX = 4096
 """Routes remembered as taking no segmentation; with more of them it is this machine that cannot."""
-_SEGMENT = struct.Struct("=H")
-_STRIDE = struct.Struct("=i")
+NO_SEGMENT_SECONDS = 3600.0
+"""Then it is tried again: routes and cards change."""
 
 
 class Receiver(Protocol):
@@ -69,7 +75,9 @@ class Endpoint(Protocol):
     """What a sender may have in flight to us: a quarter of the granted receive buffer."""
     datagram_bytes_max: int
     """Larger ones are not tried on any path."""
-    counters: Counter[str]
+
+    @property
+    def counters(self) -> Counter[str]: ...
 
     def send(self, datagram: bytes, address: Address) -> None: ...
 
@@ -130,23 +138,24 @@ class NativeEndpoint:
         self.burst_bytes = _granted_burst(self._socket)
         may_try = offload and sys.platform == "linux"  # elsewhere larger ones would be cut
         self.datagram_bytes_max = UDP_BYTES_MAX if may_try else TRAIN_DATAGRAM_BYTES_MAX
-        self.counters: Counter[str] = Counter()
-        self._can_segment = offload and self._try_option(UDP_SEGMENT, 0)
-        self._merges = offload and self._try_option(UDP_GRO, 1)
+        self._counters: Counter[str] = Counter()
+        segments, merges = probe() if offload else (False, False)
+        self._can_segment = segments and set_option(self._socket, UDP_SEGMENT, 0)
+        self._merges = merges and set_option(self._socket, UDP_GRO, 1)
         self._view = memoryview(bytearray(2 * RECEIVE_BYTES))
         self._queue: deque[tuple[Burst, Address]] = deque()
-        self._no_segment: set[Address] = set()
+        self._no_segment: dict[Address, float] = {}
+        """Until when trains to an address are cut here, monotonic seconds."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._on_readable)
 
-    def _try_option(self, option: int, value: int) -> bool:
-        if sys.platform != "linux":
-            return False
-        try:
-            self._socket.setsockopt(SOL_UDP, option, value)
-        except OSError:
-            return False
-        return True
+    @property
+    def counters(self) -> Counter[str]:
+        """What went wrong, by reason."""
+        counted = Counter(self._counters)
+        if full := dropped(self._socket):
+            counted["receive buffer full"] = full
+        return counted
 
     # --- Receiving -------------------------------------------------------------------------------
 
@@ -177,7 +186,7 @@ class NativeEndpoint:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:  # an ICMP error of an earlier send; never fatal
-            self.counters[f"receive {errno.errorcode.get(error.errno or 0, error.errno)}"] += 1
+            self._counters[f"receive {errno.errorcode.get(error.errno or 0, error.errno)}"] += 1
         if at > begin:
             self._deliver(begin, at, stride, source)
         self._receiver.wakeup_ended()
@@ -196,10 +205,7 @@ class NativeEndpoint:
             size, source = self._socket.recvfrom_into(view)
             return size, size, source
         size, ancillary, _, source = self._socket.recvmsg_into([view], ANCILLARY_BYTES)
-        for level, kind, payload in ancillary:
-            if level == SOL_UDP and kind == UDP_GRO:
-                return size, max(_STRIDE.unpack(payload)[0], 1), source
-        return size, size, source
+        return size, stride_of(ancillary, size), source
 
     def _deliver(self, begin: int, end: int, stride: int, source: Any) -> None:
         view = self._view[begin:end]
@@ -231,8 +237,8 @@ class NativeEndpoint:
         try:
             if not is_train:
                 self._socket.sendmsg(buffers, [], 0, address)
-            elif self._can_segment and address not in self._no_segment:
-                control = [(SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(burst.segment_bytes))]
+            elif self._can_segment and not (burst.is_cut or self._is_cut(address)):
+                control = [(SOL_UDP, UDP_SEGMENT, SEGMENT.pack(burst.segment_bytes))]
                 self._socket.sendmsg(buffers, control, 0, address)
             else:
                 train, size = memoryview(b"".join(buffers)), burst.segment_bytes
@@ -246,19 +252,27 @@ class NativeEndpoint:
             self._count(error)
         return True
 
+    def _is_cut(self, address: Address) -> bool:
+        """Whether the route there is known not to take segmentation."""
+        until = self._no_segment.get(address)
+        if until is not None and time.monotonic() >= until:
+            del self._no_segment[address]
+            return False
+        return until is not None
+
     def _retry_unsegmented(self, burst: Burst, address: Address) -> bool:
         """The route there does not take segmentation (no checksum offload): send one by one."""
         if address in self._no_segment:
             return True
         if len(self._no_segment) >= NO_SEGMENT_MAX:
             self._can_segment = False
-        self._no_segment.add(address)
-        self.counters["no segmentation"] += 1
+        self._no_segment[address] = time.monotonic() + NO_SEGMENT_SECONDS
+        self._counters["no segmentation"] += 1
         return self._try_send(burst, address)
 
     def _enqueue(self, burst: Burst, address: Address) -> None:
         if len(self._queue) >= QUEUED_BURSTS_MAX:
-            self.counters["send queue full"] += 1
+            self._counters["send queue full"] += 1
             return
         if not self._queue:
             self._loop.add_writer(self._socket, self._on_writable)
@@ -272,7 +286,7 @@ class NativeEndpoint:
         self._loop.remove_writer(self._socket)
 
     def _count(self, error: OSError) -> None:
-        self.counters[f"send {errno.errorcode.get(error.errno or 0, error.errno)}"] += 1
+        self._counters[f"send {errno.errorcode.get(error.errno or 0, error.errno)}"] += 1
 
     def close(self) -> None:
         """Stop receiving and free the port; idempotent."""

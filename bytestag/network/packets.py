@@ -7,7 +7,7 @@ does not decode raises PacketError and nothing else. Formats: ``docs/protocol.rs
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from bytestag import codec
 from bytestag.codec import Meta
@@ -58,6 +58,14 @@ class Sample(codec.Struct, array_like=True):
 
     nonce: Bin32
     row: Row
+
+
+class Subject(TypedDict, total=False):
+    """What a request is about, beside its target."""
+
+    renewal: bytes
+    comparison: Comparison
+    sample: Sample
 
 
 class Query(codec.Struct, omit_defaults=True, rename={

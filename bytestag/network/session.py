@@ -20,7 +20,7 @@ from bytestag.network.congestion import NORMAL_QUEUE_SECONDS, Congestion
 from bytestag.network.control import ControlChannel
 from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreement
 from bytestag.network.path import Path
-from bytestag.network.path_mtu import PathMtu
+from bytestag.network.path_probes import PathProbes
 from bytestag.network.rate_limit import RateLimit
 from bytestag.network.rtt import Rtt
 from bytestag.network.trains import TrainSender
@@ -121,7 +121,7 @@ class Session:
         self._transfers: Recent[bytes, bool] = Recent(TRANSFERS_REMEMBERED_MAX)
         self._slot = 0
         self._events: list[Event] = []
-        self._mtu = PathMtu(datagram_bytes_max)
+        self._probes = PathProbes(self._control, self._sender, datagram_bytes_max)
         if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
             self._control.greet()
 
@@ -210,10 +210,7 @@ class Session:
         for message in self._control.receive(counter, received, now):
             self._events.append(MessageReceived(message))
         self._events.extend(UploadFinished(u) for u in self._sender.take_finished())
-        if self._mtu.probe in self._control.acked_pings:
-            self._mtu.acknowledged()
-            self._sender.datagram_bytes = self._mtu.datagram_bytes
-        self._control.acked_pings.clear()
+        self._probes.pings_arrived()
 
     def _receive_unit(self, datagram: memoryview, address: Address, now: float) -> None:
         if len(datagram) <= UNIT_HEAD_BYTES or address != self.address or not self.is_confirmed:
@@ -278,8 +275,7 @@ class Session:
         if address[0] != before[0]:  # else only a translator chose another port
             self._rtt.forget()
             self._sender.congestion.path_changed(now)
-        self._mtu.begin_anew(self._sender.congestion.delivered)
-        self._sender.datagram_bytes = self._mtu.datagram_bytes
+        self._probes.begin_anew()
 
     # --- Commands --------------------------------------------------------------------------------
 
@@ -362,9 +358,8 @@ class Session:
                 self._is_old, self._expires = True, now + DRAIN_SECONDS
             self._control.on_timeout(now)
             self._sender.on_timeout(now)
-            if self._sender.is_stuck:  # the path may take less than it did (RFC 8899, 4.3)
-                self._mtu.begin_anew(self._sender.congestion.delivered)
-                self._sender.shrink(self._mtu.datagram_bytes)
+            if self._sender.is_stuck:
+                self._probes.got_stuck()
             if self._rtt.backoffs >= BACKOFFS_MAX:
                 self._end("the peer does not answer")
 
@@ -384,17 +379,7 @@ class Session:
             yield Burst([datagram], len(datagram)), self.address
         if self.is_closed:
             return
-        if self._sender.active:
-            yield from self._probe_mtu(now)
+        for datagram in self._probes.to_send(now):
+            yield Burst([datagram], len(datagram)), self.address
         for burst in self._sender.bursts_to_send(now):
             yield burst, self.address
-
-    def _probe_mtu(self, now: float) -> Iterator[tuple[Burst, Address]]:
-        """Try whether the path takes larger datagrams, if there is something to send in them."""
-        mtu = self._mtu
-        if mtu.probe is not None and not self._control.is_in_flight(mtu.probe):
-            mtu.lost()
-        if size := mtu.probe_bytes(self._sender.congestion.delivered):
-            number, datagram = self._control.ping(size, now)
-            mtu.probed(number)
-            yield Burst([datagram], len(datagram)), self.address

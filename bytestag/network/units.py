@@ -236,15 +236,16 @@ class Download:
             if unit * self.unit_bytes >= max(self.length, 1):
                 raise PacketError("unit beyond the transfer")
             return False
-        assembly = self._assemblies.get(unit)
+        is_whole = not segment and len(body) == self._unit_size(unit) + TAG_BYTES <= body_bytes
+        if is_whole and unit not in self._assemblies:
+            self._open(unit, body)
+            return True
+        assembly = self._assembly_of(unit, body_bytes)
         if assembly is None:
-            if not segment and len(body) == self._unit_size(unit) + TAG_BYTES <= body_bytes:
-                self._open(unit, body)
-                return True
-            assembly = self._assemblies[unit] = self._new_assembly(unit, body_bytes)
+            return False
         start = segment * assembly.body_bytes
         size = min(assembly.body_bytes, len(assembly.buffer) - start)
-        if body_bytes != assembly.body_bytes or len(body) != size or size <= 0:
+        if len(body) != size or size <= 0:
             raise PacketError("segment does not fit its unit")
         bit = 1 << segment
         if assembly.missing & bit:
@@ -262,17 +263,18 @@ class Download:
         """
         if unit not in self._missing:
             return self.receive(unit, segment, body_bytes, memoryview(bodies)[:body_bytes])
-        assembly = self._assemblies.get(unit)
+        is_whole = not segment and len(bodies) == self._unit_size(unit) + TAG_BYTES
+        if is_whole and unit not in self._assemblies:
+            self._open(unit, bodies)
+            return True
+        assembly = self._assembly_of(unit, body_bytes)
         if assembly is None:
-            if not segment and len(bodies) == self._unit_size(unit) + TAG_BYTES:
-                self._open(unit, bodies)
-                return True
-            assembly = self._assemblies[unit] = self._new_assembly(unit, body_bytes)
+            return False
         count = -(-len(bodies) // body_bytes)
         start = segment * body_bytes
         end, total = start + len(bodies), len(assembly.buffer)
         is_even = end == total or end == (segment + count) * body_bytes
-        if body_bytes != assembly.body_bytes or end > total or not is_even:
+        if end > total or not is_even:
             raise PacketError("segment does not fit its unit")
         assembly.buffer[start:end] = bodies
         assembly.missing &= ~(((1 << count) - 1) << segment)
@@ -284,6 +286,18 @@ class Download:
     def _unit_size(self, unit: int) -> int:
         """Return the plaintext bytes of a unit."""
         return min(self.unit_bytes, self.length - unit * self.unit_bytes)
+
+    def _assembly_of(self, unit: int, body_bytes: int) -> _Assembly | None:
+        """Return where a unit is put together; None if it was cut into smaller segments since.
+
+        What arrived of a larger cut is of no use: our word that it did was lost.
+        """
+        known = self._assemblies.get(unit)
+        if known is not None and known.body_bytes < body_bytes:
+            return None
+        if known is None or body_bytes < known.body_bytes:
+            known = self._assemblies[unit] = self._new_assembly(unit, body_bytes)
+        return known
 
     def _new_assembly(self, unit: int, body_bytes: int) -> _Assembly:
         size = self._unit_size(unit) + TAG_BYTES

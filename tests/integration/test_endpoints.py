@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from bytestag.config import MIB
 from bytestag.errors import AddressInUse
 from bytestag.events.runtime import system_runtime
 from bytestag.network import endpoint as e
+from bytestag.network import offload
 from bytestag.network.burst import Burst
 from bytestag.network.handshake import UNIT
 from tests.network.nodes import Node, fetch
@@ -303,6 +305,108 @@ def test_a_route_that_takes_no_segmentation_gets_single_datagrams_from_then_on(e
     over_a_fake_socket(use, error=error)
 
 
+def test_a_route_without_segmentation_is_tried_again_after_an_hour(monkeypatch):
+    burst, _ = a_train()
+    there, now = ("127.0.0.1", 9001), [1000.0]
+    monkeypatch.setattr(e.time, "monotonic", lambda: now[0])
+
+    async def use(endpoint, fake):
+        endpoint.send_burst(burst, there)
+        fake.error = None
+        now[0] += e.NO_SEGMENT_SECONDS - 1
+        endpoint.send_burst(burst, there)
+        assert fake.trains == 1
+        now[0] += 1
+        endpoint.send_burst(burst, there)
+        assert fake.trains == 2
+        assert not endpoint._no_segment
+
+    over_a_fake_socket(use, error=errno.EIO)
+
+
+def test_a_train_that_must_not_be_left_to_the_kernel_is_cut_here():
+    burst, datagrams = a_train()
+
+    async def use(endpoint, fake):
+        endpoint.send_burst(replace(burst, is_cut=True), ("127.0.0.1", 9001))
+        assert (fake.trains, fake.datagrams) == (0, datagrams)
+
+    over_a_fake_socket(use)
+
+
+def test_datagrams_that_find_the_buffer_full_are_counted():
+    async def main():
+        endpoint = e.NativeEndpoint(LOOPBACK, Recorder())
+        endpoint._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        assert not endpoint.counters
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(50):  # while the loop does not run, nobody reads
+                sender.sendto(bytes(1000), endpoint.address)
+        full = endpoint.counters["receive buffer full"]
+        endpoint.close()
+        assert not endpoint.counters
+        return full
+
+    assert asyncio.run(main()) > 30
+
+
+# --- The probe of the machine --------------------------------------------------------------------
+
+
+class Kernel:
+    """Stands for two sockets on loopback, and for a kernel that does wrong what it is told to."""
+
+    def __init__(self, takes=(True, True), spoils=None):
+        self.takes = dict(zip((offload.UDP_SEGMENT, offload.UDP_GRO), takes, strict=True))
+        self.spoils = spoils
+        self.came = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def getsockname(self):
+        return LOOPBACK
+
+    def setsockopt(self, _level, option, _value):
+        if not self.takes[option]:
+            raise OSError(errno.ENOPROTOOPT, "unknown")
+
+    def sendmsg(self, buffers, control, _flags, _address):
+        (train,) = buffers
+        size = offload.SEGMENT.unpack(control[0][2])[0]
+        parts = [train[at : at + size] for at in range(0, len(train), size)]
+        self.came = self.spoils([train], size) if self.spoils else [(part, 0) for part in parts]
+
+    def recvmsg(self, _size, _ancillary):
+        if not self.came:
+            raise TimeoutError("timed out")
+        data, stride = self.came.pop(0)
+        merged = [(offload.SOL_UDP, offload.UDP_GRO, offload.STRIDE.pack(stride))]
+        return data, merged if stride else [], 0, LOOPBACK
+
+
+@pytest.mark.parametrize(
+    ("kernel", "found"),
+    [
+        (Kernel(), (True, True)),
+        (Kernel(takes=(False, True)), (False, True)),
+        (Kernel(takes=(True, False)), (True, False)),
+        (Kernel(spoils=lambda train, size: [(train[0], size)]), (True, True)),
+        (Kernel(spoils=lambda train, size: [(train[0], 0)]), (False, False)),  # not cut
+        (Kernel(spoils=lambda train, size: [(train[0], size + 1)]), (False, False)),
+        (Kernel(spoils=lambda train, size: [(train[0][:size], 0)]), (False, False)),  # lost
+        (Kernel(spoils=lambda train, size: [(train[0][::-1], size)]), (False, False)),
+    ],
+)
+def test_only_a_kernel_that_cuts_and_merges_rightly_is_left_to_do_it(monkeypatch, kernel, found):
+    monkeypatch.setattr(offload.sys, "platform", "linux")
+    monkeypatch.setattr(offload, "_loopback", lambda: kernel)
+    assert offload.probe.__wrapped__() == found
+
+
 def test_many_routes_without_segmentation_end_it_for_all():
     burst, datagrams = a_train(3)
 
@@ -356,7 +460,11 @@ class Arriving:
             raise BlockingIOError
         text, stride, source = self.waiting.pop(0)
         buffers[0][: len(text)] = text
-        named = [(0, 8, bytes(4)), (e.SOL_UDP, e.UDP_GRO, GRO.pack(stride))] if stride else []
+        named = (
+            [(0, 8, bytes(4)), (offload.SOL_UDP, offload.UDP_GRO, GRO.pack(stride))]
+            if stride
+            else []
+        )
         return len(text), named, 0, source
 
     def recvfrom_into(self, buffer):

@@ -62,6 +62,8 @@ class Wire:
     delay: float = 0.01
     jitter: float = 0.0
     mtu_bytes: int = 1472
+    spoils_trains: bool = False
+    """What is sent as a train and not cut before arrives nowhere."""
     rng: random.Random = field(init=False)
 
     def __post_init__(self):
@@ -101,6 +103,8 @@ class Pair:
         self.events[id(session)].extend(session.take_events())
         for burst, _ in session.bursts_to_send(self.now):
             joined = b"".join(burst.buffers)
+            if self.wire.spoils_trains and len(joined) > burst.segment_bytes and not burst.is_cut:
+                continue
             for start in range(0, len(joined), burst.segment_bytes):
                 datagram = joined[start : start + burst.segment_bytes]
                 if len(datagram) > self.wire.mtu_bytes:

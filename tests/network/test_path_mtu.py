@@ -6,6 +6,7 @@ import pytest
 
 from bytestag.config import DATAGRAM_BYTES_MAX, TRAIN_DATAGRAM_BYTES_MAX, UDP_BYTES_MAX
 from bytestag.network.path_mtu import SIZES, PathMtu
+from bytestag.network.path_probes import PathProbes
 from bytestag.network.rtt import Rtt
 
 from .helpers import BOB, Wire
@@ -94,3 +95,38 @@ def test_segments_cut_for_a_large_path_go_over_a_small_one_in_sends_that_are_sma
     assert pair.drive(lambda: again.is_done)
     assert again.buffer == value
     assert max(sizes) <= UDP_BYTES_MAX
+
+
+# --- Trains that the kernel or the card spoils ---------------------------------------------------
+
+
+@pytest.mark.parametrize("begins", [0.0, 0.06])
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_trains_are_cut_here_where_single_datagrams_arrive_and_they_do_not(
+    monkeypatch, begins, is_watched
+):
+    if not is_watched:
+        monkeypatch.setattr(PathProbes, "got_stuck", lambda probes: None)
+    pair = confirmed(Wire(delay=0.01))
+    value = random.Random(1).randbytes(LARGE)
+    download = transfer(pair, value)
+    pair.drive(lambda: False, seconds=begins)
+    pair.wire.spoils_trains = True
+    assert not download.is_done
+    assert pair.drive(lambda: download.is_done, seconds=60) == is_watched
+    if is_watched:
+        assert pair.now < 20
+        assert download.buffer == value
+        assert pair.bob._sender.is_cutting
+
+
+def test_an_outage_of_the_path_is_no_reason_to_cut_trains():
+    pair = confirmed(Wire(delay=0.01))
+    download = transfer(pair, random.Random(1).randbytes(LARGE))
+    pair.drive(lambda: False, seconds=0.06)
+    pair.wire.loss = 1.0
+    pair.drive(lambda: False, seconds=5)
+    assert not download.is_done
+    pair.wire.loss = 0.0
+    assert pair.drive(lambda: download.is_done)
+    assert not pair.bob._sender.is_cutting

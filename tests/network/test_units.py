@@ -160,12 +160,30 @@ def test_a_unit_in_too_many_segments_is_refused():
     assert SEGMENTS_MAX < -(-65_551 // 1000)
 
 
-def test_segments_of_another_size_than_the_first_are_refused():
+@pytest.mark.parametrize("in_runs", [False, True])
+def test_a_unit_that_is_cut_into_smaller_segments_begins_anew_and_late_ones_are_ignored(in_runs):
+    value = random.Random(1).randbytes(unit_bytes_for(TRAIN_DATAGRAM_BYTES_MAX))
+    upload, download = pair(value, len(value))
+    larger = segments(upload, TRAIN_DATAGRAM_BYTES_MAX - UNIT_HEAD_BYTES)
+    smaller = segments(pair(value, len(value))[0])
+    place = download.receive_run if in_runs else download.receive
+    for number, piece in enumerate(larger[:-1]):
+        if number % 2:
+            place(*piece[:3], bytes(piece[3]))
+    for piece in smaller:
+        assert not download.is_done
+        place(*piece[:3], bytes(piece[3]))
+        assert not place(*larger[0][:3], bytes(larger[0][3])) or download.is_done
+    assert download.buffer == value
+
+
+def test_a_segment_of_no_possible_size_is_refused():
     upload, download = pair(bytes(5000))
     for piece in segments(upload)[:1]:
         download.receive(*piece)
-    with pytest.raises(PacketError, match="fit"):
-        download.receive(0, 1, 1000, memoryview(bytes(1000)))
+    for length in (BODY - 1, BODY + 1):
+        with pytest.raises(PacketError, match="fit"):
+            download.receive(0, 1, BODY, memoryview(bytes(length)))
 
 
 def test_the_size_is_believed_once():
