@@ -15,6 +15,13 @@ from pathlib import Path
 import psutil
 
 
+def make_file(path: Path, size_mib: int) -> None:
+    """Make a file that cannot be compressed."""
+    with path.open("wb") as file:
+        for _ in range(size_mib):
+            file.write(os.urandom(1 << 20))
+
+
 class Program:
     """A running command; its lines are read as they come, its memory is sampled."""
 

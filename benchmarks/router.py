@@ -33,6 +33,9 @@ MTU = 1500
 KERNEL_QUEUE_PACKETS = 50_000
 """So many may wait until the router looks: the queue that counts is its own."""
 LATE_SECONDS = 0.005
+WAIT_STEP_SECONDS = 0.00025
+WAITS = 4000
+"""Waits are counted in steps, up to a second."""
 BULK_BYTES_MIN = 500
 """Datagrams of a transfer's body are larger, all others smaller."""
 TAG = slice(60, 76)
@@ -74,6 +77,7 @@ class Fifo:
         self._random = rng.random
         self._departure = 0.0
         self.packets = self.bytes = self.dropped = self.lost = 0
+        self._waits = [0] * WAITS
 
     def offer(self, now: float, size: int) -> float | None:
         """A packet comes; return when it arrives at the other end, None if it never does."""
@@ -83,11 +87,21 @@ class Fifo:
         if wait * self._rate + size > self._queue_bytes:
             self.dropped += 1
             return None
+        self._waits[min(int(wait / WAIT_STEP_SECONDS), WAITS - 1)] += 1
         self._departure = now + wait + size / self._rate
         if self._random() < self._loss:
             self.lost += 1
             return None
         return self._departure + self._delay
+
+    def wait_us(self, share: float) -> int:
+        """Return within which time in the queue so large a share of the packets left it."""
+        left = share * sum(self._waits)
+        for number, count in enumerate(self._waits):
+            left -= count
+            if left <= 0:
+                return int((number + 1) * WAIT_STEP_SECONDS * 1e6)
+        return 0
 
 
 class Tally:
@@ -152,6 +166,8 @@ class Direction:
             "bytes": fifo.bytes,
             "dropped": fifo.dropped,
             "lost": fifo.lost,
+            "wait_us_p50": fifo.wait_us(0.5),
+            "wait_us_p95": fifo.wait_us(0.95),
             "late": self.late,
             "bulk": tally.bulk,
             "again": tally.again,

@@ -16,9 +16,9 @@ cuts trains, the reader's joins them (GRO) or not. No delay, no loss, no limit.
 
 The router and the two nodes share the machine: ``late`` is the worst share of packets that it
 delivered more than 5 ms after their time, ``overrun`` of those that never reached it. Figures from
-runs in which they are not close to 0 say more about the machine than about the transfer. Not
-measured yet: the background manner (``null``), reordering, bursts of
-loss, paths whose rate changes. Needs root, iproute2, util-linux and /dev/net/tun, ethtool for
+runs in which they are not close to 0 say more about the machine than about the transfer. The rows
+of :mod:`benchmarks.background` follow. Not measured: reordering, bursts of loss, paths whose rate
+changes. Needs root, iproute2, util-linux and /dev/net/tun, ethtool for
 ``cable``; where one is missing the rows are ``null`` and the exit code is 1. ``--quick``: 64 MiB,
 one round, not judged: the start of a flow weighs too much.
 """
@@ -26,8 +26,6 @@ one round, not judged: the start of a flow weighs too much.
 from __future__ import annotations
 
 import filecmp
-import json
-import os
 import shutil
 import signal
 import statistics
@@ -38,12 +36,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
+from benchmarks import background, iperf
 from benchmarks.namespaces import Host, Meter, cabled, missing, routed
-from benchmarks.processes import Program, stopping
+from benchmarks.processes import Program, make_file, stopping
 from benchmarks.report import Report, note, parse
 from benchmarks.router import Path
 
-MIB = 1024 * 1024
 ROUNDS = 3
 PEER_SECONDS = 10
 FETCH_SECONDS_MAX = 180
@@ -89,13 +87,6 @@ class Fetch:
     overrun: float = 0.0
     unread: int = 0
     """Datagrams for which the reader's socket had no room."""
-
-
-def make_file(path: FilePath, size_mib: int) -> None:
-    """Make a file that cannot be compressed."""
-    with path.open("wb") as file:
-        for _ in range(size_mib):
-            file.write(os.urandom(MIB))
 
 
 def _command(name: str, arguments: list[str], home: FilePath, host: Host) -> Program:
@@ -151,34 +142,12 @@ def fetch_routed(base: FilePath, source: FilePath, path: Path) -> Fetch:
 
 def flow_of_peer(control: str, path: Path) -> float | None:
     """Return the Mbit/s of iperf3 with a congestion control, None where it cannot run."""
-    if shutil.which("iperf3") is None:
-        return None
     with routed(path) as (hosts, router):
-        server = subprocess.Popen(
-            hosts[1].command("iperf3", "-s", "-1"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            time.sleep(0.5)
-            command = ["iperf3", "-J", "-C", control, "-t", str(PEER_SECONDS), "-c"]
-            done = subprocess.run(
-                hosts[0].command(*command, hosts[1].address),
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            received = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
-        except (subprocess.TimeoutExpired, ValueError, KeyError) as error:
-            note(f"iperf3 {control}: {error!r}")
-            return None
-        finally:
-            server.kill()
-            server.wait(10)
+        rate = iperf.flow(hosts, control, PEER_SECONDS)
         overruns = [host.received()[1] for host in hosts]
         late = max(direction["late"] for direction in router.stop())
-    note(f"    {control}: {received / 1e6:.1f} Mbit/s, {late} late, {sum(overruns)} overrun")
-    return round(float(received) / 1e6, 1)
+    note(f"    {control}: {rate} Mbit/s, {late} late, {sum(overruns)} overrun")
+    return None if rate is None else round(rate, 1)
 
 
 def median_of_peer(values: list[float | None]) -> float | None:
@@ -244,6 +213,7 @@ def add_nothing(report: Report, suffix: str) -> None:
         report.rows[-1].peers = dict.fromkeys(PEERS)
     target = None if suffix else WASTE_MAX
     report.add(f"waste_{WASTE_ROW}{suffix}", None, "", "<=", target)
+    background.add_nothing(report)
 
 
 def add_no_cable(report: Report, suffix: str) -> None:
@@ -271,6 +241,7 @@ def main() -> int:
             for row in ROWS:
                 row = replace(row, size_mib=64) if suffix else row
                 fetches += measure(base, row, report, rounds, suffix)
+            background.measure(base, report, rounds, suffix)
             report.add("late", max(fetch.late for fetch in fetches), "")
             report.add("overrun", max(fetch.overrun for fetch in fetches), "")
         if lacking:
@@ -282,8 +253,6 @@ def main() -> int:
         else:
             size = 64 if suffix else CABLE_SIZE_MIB
             measure_cable(base, report, size, rounds, suffix)
-    report.add("background_queue_delay", None, "ms", "<=", 20)
-    report.add("background_share_left_to_cubic", None, "%", ">=", 85)
     return max(report.finish(), bool(lacking))
 
 

@@ -5,7 +5,9 @@ draft-cheng-iccrg-delivery-rate-estimation): the rate of a path is the most that
 the last ten rounds, its delay the least that was seen in ten seconds, and what is on its way is
 kept near their product. A lost datagram alone slows nothing, for at one lost in a hundred CUBIC and
 LEDBAT fall to a hundredth of the path; more than a tenth lost does. How much may wait in queues
-beyond the product is the one knob of politeness.
+beyond the product is the one knob of politeness. In the background manner a round in which no
+datagram found a queue shorter than that is somebody else's doing, and is yielded to: without that
+CUBIC, which fills any queue, is left three quarters of a path instead of nine tenths.
 """
 
 from __future__ import annotations
@@ -21,6 +23,12 @@ STARTUP_GAIN = 2.77
 CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 RATE_ROUNDS = 10
 DELAY_SECONDS = 10.0
+BASE_SECONDS = 120.0
+"""Who yields believes a longer delay so much later: the queues of others are not the path."""
+YIELD_ABOVE = 1.25
+YIELD_FACTOR = 0.7
+YIELDED_BYTES_MIN = 8 * 1452
+"""So much goes in a round trip to whomever it is yielded."""
 PROBE_DELAY_SECONDS = 0.2
 GROWTH = 1.25
 ROUNDS_WITHOUT_GROWTH = 3
@@ -71,6 +79,7 @@ class Congestion:
         window_bytes_max: float = math.inf,
     ) -> None:
         self.queue_seconds = queue_seconds
+        self._yields = queue_seconds <= BACKGROUND_QUEUE_SECONDS
         self._window: float | None = None
         self._pace: float | None = None
         """Both are asked for each train, and change when something is acknowledged."""
@@ -89,8 +98,12 @@ class Congestion:
         """(round, bytes a second), falling: the first is the largest of the last rounds."""
         self._delay = math.inf
         self._delay_at = 0.0
+        """When it was looked for or seen."""
+        self._delay_seen_at = 0.0
         self._queued_seconds = 0.0
         """How long the last datagram acknowledged had waited in queues."""
+        self._least_queued = math.inf
+        """The same, the least of this round."""
         self._full_rate = 0.0
         self._rounds_without_growth = 0
         self._losses: deque[tuple[int, int]] = deque([(0, 0)], maxlen=LOSS_ROUNDS)
@@ -212,9 +225,10 @@ class Congestion:
         self._first_sent = newest.sent
         delay = max(now - newest.sent, 1e-6)
         self._queued_seconds = delay - min(self._delay, delay)
+        self._least_queued = min(self._least_queued, self._queued_seconds)
         has_expired = now > self._delay_at + DELAY_SECONDS
-        if delay <= self._delay or (has_expired and self._phase is Phase.DELAY):
-            self._delay, self._delay_at = delay, now
+        if delay <= self._delay or (has_expired and self._may_be_longer(now)):
+            self._delay, self._delay_at, self._delay_seen_at = delay, now, now
         is_new_round = newest.delivered >= self._round_end
         if is_new_round:
             self._round += 1
@@ -224,6 +238,11 @@ class Congestion:
         if is_new_round:
             self._end_round(is_limited=newest.is_limited)
         self._go_on(in_flight, now, has_expired=has_expired)
+
+    def _may_be_longer(self, now: float) -> bool:
+        """Whether what is measured now, with little on its way, may be the path's delay."""
+        is_old = not self._yields or now > self._delay_seen_at + BASE_SECONDS
+        return is_old and self._phase is Phase.DELAY
 
     def path_changed(self, now: float) -> None:
         """Begin anew: what one path takes says nothing about another (RFC 9000, 9.4)."""
@@ -259,12 +278,22 @@ class Congestion:
         elif self._round % LOSS_FORGOTTEN_ROUNDS == 0:
             self._loss_max = LOSS_MAX
         self._losses.append((0, 0))
+        if self._yields and self._phase is not Phase.STARTUP:
+            self._yield()
+        self._least_queued = math.inf
         if self._phase is not Phase.STARTUP or (is_limited and not is_lossy):
             return
         if self.rate >= self._full_rate * GROWTH and not is_lossy:
             self._full_rate, self._rounds_without_growth = self.rate, 0
         else:
             self._rounds_without_growth += ROUNDS_WITHOUT_GROWTH if share > OVERSHOT else 1
+
+    def _yield(self) -> None:
+        """Send less if all of this round found a queue that is longer than ours would be."""
+        queued = self._least_queued
+        if self.queue_seconds * YIELD_ABOVE < queued < math.inf:
+            least = YIELDED_BYTES_MIN / (self._delay + queued)
+            self._rates = deque([(self._round, max(self.rate * YIELD_FACTOR, least))])
 
     def _go_on(self, in_flight: int, now: float, *, has_expired: bool) -> None:
         """Pass to the phase that is due."""

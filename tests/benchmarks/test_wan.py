@@ -27,6 +27,15 @@ def test_what_does_not_fit_into_the_queue_is_dropped_and_takes_no_time():
     assert (link.packets, link.bytes, link.dropped, link.lost) == (6, 600, 2, 0)
 
 
+def test_the_time_in_the_queue_is_told_by_shares():
+    link = fifo(rate=1e6, queue_bytes=20_000)
+    assert link.wait_us(0.5) == 0
+    for number in range(10):
+        link.offer(0.0, 1000 if number else 1100)  # they wait 0, 1.1 to 9.1 ms
+    assert link.wait_us(0.5) == 4250
+    assert link.wait_us(0.95) == link.wait_us(1.0) == 9250
+
+
 def test_what_chance_takes_has_used_its_share_of_the_rate():
     link = fifo(loss=1.0)
     assert [link.offer(0.0, 100) for _ in range(4)] == [None] * 4

@@ -30,10 +30,12 @@ class Path:
     busy_until: float = 0.0
     dropped: int = 0
     queue_seconds: float = 0.0
+    others_seconds: float = 0.0
+    """How long a queue others keep filled, who send less when more comes."""
 
     def arrival(self, size, now, rng):
         """Return when a datagram arrives; None if it does not."""
-        waiting = max(self.busy_until - now, 0.0)
+        waiting = max(self.busy_until - now, self.others_seconds)
         if waiting * self.rate > self.queue_bytes:
             self.dropped += 1
             return None

@@ -119,6 +119,24 @@ def test_the_background_manner_leaves_queues_short_and_uses_what_is_free():
     assert run.there.queue_seconds <= 0.020
 
 
+@pytest.mark.parametrize(
+    ("queue_seconds", "most"), [(c.BACKGROUND_QUEUE_SECONDS, 0.2), (c.NORMAL_QUEUE_SECONDS, 2.0)]
+)
+def test_the_background_manner_yields_to_who_keeps_a_queue_filled_and_comes_back(
+    queue_seconds, most
+):
+    run = Run(*link(MBIT, 50, 10), congestion=Congestion(2**21, queue_seconds))
+    run.run(5)
+    run.there.others_seconds = 0.06
+    used, _ = share(run, 60, 10)  # longer than a delay is trusted otherwise
+    is_background = queue_seconds == c.BACKGROUND_QUEUE_SECONDS
+    assert used < most
+    assert used > 0.02 if is_background else used > 0.4
+    run.there.others_seconds = 0.0
+    used, _ = share(run, 90, 75)
+    assert used > 0.9
+
+
 def test_whatever_is_acknowledged_lost_or_delayed_the_next_datagram_is_seconds_away():
     congestion = Congestion(0)
     now = 0.0
