@@ -99,7 +99,7 @@ class Fifo:
         left = share * sum(self._waits)
         for number, count in enumerate(self._waits):
             left -= count
-            if left <= 0:
+            if count and left <= 0:
                 return int((number + 1) * WAIT_STEP_SECONDS * 1e6)
         return 0
 

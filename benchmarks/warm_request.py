@@ -1,8 +1,8 @@
 """How many round trips the first byte of a request takes in a session that exists.
 
-``python -m benchmarks.warm_request HOST PORT KEY OWN-HOST`` asks a node on the local network for one
-KiB of a value, again and again, and pings it in between: both are one datagram each way at best.
-Prints the medians in seconds as JSON.
+``python -m benchmarks.warm_request HOST PORT KEY OWN-HOST`` asks a node on the local network for
+one KiB of a value, again and again, and pings it in between: both are one datagram each way at
+best. Prints the medians in seconds as JSON.
 """
 
 from __future__ import annotations
