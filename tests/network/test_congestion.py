@@ -125,15 +125,16 @@ def test_the_background_manner_leaves_queues_short_and_uses_what_is_free():
 def test_the_background_manner_yields_to_who_keeps_a_queue_filled_and_comes_back(
     queue_seconds, most
 ):
-    run = Run(*link(MBIT, 50, 10), congestion=Congestion(2**21, queue_seconds))
-    run.run(5)
+    ideal = IDEAL * 5 / MBIT
+    run = Run(*link(5, 50, 10), congestion=Congestion(2**21, queue_seconds))
+    run.run(3)
     run.there.others_seconds = 0.06
-    used, _ = share(run, 60, 10)  # longer than a delay is trusted otherwise
+    used, _ = share(run, 30, 12, ideal)  # another manner would trust the longer delay by then
     is_background = queue_seconds == c.BACKGROUND_QUEUE_SECONDS
     assert used < most
     assert used > 0.02 if is_background else used > 0.4
     run.there.others_seconds = 0.0
-    used, _ = share(run, 90, 75)
+    used, _ = share(run, 50, 42, ideal)
     assert used > 0.9
 
 
