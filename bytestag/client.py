@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -49,7 +50,7 @@ _logger = logging.getLogger(__name__)
 
 CONTROL_SLOT = 64
 CONTROL_WAITING = 512
-REPAIR_SLOT = 4
+REPAIR_SLOT = 8
 SAVED_CONTACTS_MAX = 500
 PLACEMENT_SECONDS = 60.0
 
@@ -159,19 +160,19 @@ class Client:
 
     def _build(self) -> None:
         options, config, runtime = self.options, self.config, self.runtime
+        identity, table, providers = self.identity, self.stores.table, self.stores.providers
         is_donor = options.is_donor and config.cache_bytes > 0
         capabilities = DONOR | COMPARES if is_donor else 0
         mint = TokenMint(runtime.token_bytes(32))
         self._control_slot = FnTaskSlot(CONTROL_SLOT, CONTROL_WAITING, self._group)
         self.download_slot = FnTaskSlot(config.download_slots, config.waiting_slots, self._group)
-        table, providers = self.stores.table, self.stores.providers
         offload = runtime.offload if table.may_block else runtime.offload_memory
         self._table_runtime = replace(runtime, offload=offload)
-        self._repair_slot = FnTaskSlot(REPAIR_SLOT, config.waiting_slots, self._group)
+        self._repair_slot = FnTaskSlot(REPAIR_SLOT, 0, self._group)  # who waits seems dead
         self.claims = Claims()
         self._comparing = CompareHandler(self.stores.cache, table, self.claims, self._table_runtime)
         self.protocol = Protocol(
-            self.identity,
+            identity,
             config,
             runtime,
             mint,
@@ -180,12 +181,10 @@ class Client:
             slot=self._control_slot,
             repairs=self._repair_slot,
             holdings=TableHoldings(
-                table, providers, self._comparing, config, runtime, self.identity.node_id
+                table, providers, self._comparing, config, self._table_runtime, identity.node_id
             ),
         )
-        self.sessions = Sessions(
-            self.identity, config, runtime, mint, self._serve, capabilities | MANY
-        )
+        self.sessions = Sessions(identity, config, runtime, mint, self._serve, capabilities | MANY)
         self.dht_network = DHTNetwork(self.protocol, self.sessions, config, runtime)
         self._build_services(table, capabilities)
 
@@ -379,8 +378,9 @@ class Client:
 
     def status(self) -> dict[str, Any]:
         """Return what a person asks of a node."""
-        shared, socket = self.stores.shared, self._endpoint
-        assert socket is not None
+        shared = self.stores.shared
+        parts = (self.protocol, self.sessions, self._endpoint)
+        dropped = sum((part.counters for part in parts if part is not None), Counter[str]())
         return {
             "node_id": self.identity.node_id.base16,
             "network": self.config.network,
@@ -396,5 +396,5 @@ class Client:
             "shares": [str(path) for path in shared.shared_directories] if shared else [],
             "files_shared": shared.num_files if shared else 0,
             "bytes_uploaded": self._serving.counters["bytes uploaded"],
-            "dropped": dict(self.protocol.counters + self.sessions.counters + socket.counters),
+            "dropped": dict(dropped),
         }

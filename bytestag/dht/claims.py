@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from bytestag.hashing import blake3
 from bytestag.network.messages import bitmap
-from bytestag.network.packets import NAME_BYTES as NAME_BYTES
+from bytestag.network.packets import NAME_BYTES
 from bytestag.tables.base import KVPRecord
 
 CLAIM_BYTES = 512
@@ -129,7 +129,7 @@ class Claims:
                     continue
                 other_low, other_end = range_of(other)
                 if other_low < end and low < other_end:
-                    found.setdefault(node_id, set()).update(split(claim.names))
+                    found.setdefault(node_id, set()).update(split_names(claim.names))
         return found
 
     def _forget(self, node_id: bytes, prefix: Prefix) -> None:
@@ -144,11 +144,11 @@ class Claims:
             del self._bytes_of[node_id]
 
 
-def split(names: bytes) -> list[bytes]:
+def split_names(names: bytes) -> list[bytes]:
     """Return names one by one."""
     return [names[i : i + NAME_BYTES] for i in range(0, len(names), NAME_BYTES)]
 
 
 def lacking(names: bytes, held: set[bytes]) -> bytes:
     """Return the bitmap of the names that are not held."""
-    return bitmap([name not in held for name in split(names)])
+    return bitmap([name not in held for name in split_names(names)])

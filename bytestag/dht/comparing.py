@@ -6,6 +6,7 @@ They ask in a session or, of a few rows, in the clear.
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 
 from bytestag.dht.claims import Claims, Prefix, lacking, prefix_of, range_of, row_name
@@ -16,6 +17,7 @@ from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
 from bytestag.network.links import Link
 from bytestag.network.packets import NOT_HELD, Comparison, Row, Sample
+from bytestag.recent import Recent
 from bytestag.tables.base import KVPID, KVPTable
 
 ROWS_AT_ONCE = 1024
@@ -33,6 +35,8 @@ class _Held:
 
     names: set[bytes]
     until: float
+    is_cut: bool = False
+    """Whether there are more rows than were read."""
 
 
 class CompareHandler:
@@ -44,14 +48,16 @@ class CompareHandler:
         self._every = every
         self._claims = claims
         self._runtime = runtime
-        self._held: dict[Prefix, _Held] = {}
+        self._lock = threading.Lock()
+        self._held: Recent[Prefix, _Held] = Recent(REGIONS_REMEMBERED_MAX)
         self._changes = 0
         held.value_changed_observer.register(self._on_change)
 
     def _on_change(self, kvpid: KVPID, is_added: bool) -> None:
         """Forget what was remembered of the rows (any thread)."""
-        self._changes += 1
-        self._held = {}
+        with self._lock:
+            self._changes += 1
+            self._held.clear()
         if not is_added:
             self._claims.row_went(kvpid.key)
 
@@ -74,19 +80,31 @@ class CompareHandler:
         )
         link.send(m.Proof(prove.id, proofs))
 
-    def lacking(self, named: m.Names | Comparison, node_id: bytes | None) -> bytes:
+    def lacking(self, named: m.Names, node_id: bytes) -> bytes:
         """Return the bitmap of the rows that are lacking (any thread).
 
-        ``node_id`` is who named them, and claims to hold them; None if that is not sure.
+        ``node_id`` is who named them, and claims to hold them.
 
         Raises:
             PacketError: malformed prefix.
         """
         prefix = _checked((named.prefix_bits, named.prefix))
-        bitmap = lacking(named.names, self._names_held(prefix) if named.names else set())
-        if node_id is not None:
-            now = self._runtime.monotonic()
-            self._claims.learn(node_id, prefix, named.names, now, holds_all=not any(bitmap))
+        held = self._names_held(prefix, ROWS_COMPARED_MAX) if named.names else set()
+        return self._learn(node_id, prefix, named.names, held or set())
+
+    def lacking_of_few(self, named: Comparison, node_id: bytes) -> bytes:
+        """Return the same of few rows, nothing if there are many here under the prefix.
+
+        What costs the asker a datagram must not cost us more than a page of the table.
+        """
+        prefix = _checked((named.prefix_bits, named.prefix))
+        held = self._names_held(prefix, ROWS_AT_ONCE)
+        return b"" if held is None else self._learn(node_id, prefix, named.names, held)
+
+    def _learn(self, node_id: bytes, prefix: Prefix, names: bytes, held: set[bytes]) -> bytes:
+        bitmap = lacking(names, held)
+        now = self._runtime.monotonic()
+        self._claims.learn(node_id, prefix, names, now, holds_all=not any(bitmap))
         return bitmap
 
     def proof(self, sample: Sample) -> bytes:
@@ -100,27 +118,34 @@ class CompareHandler:
             return None
         return blake3_keyed(nonce, value)
 
-    def _names_held(self, prefix: Prefix) -> set[bytes]:
+    def _names_held(self, prefix: Prefix, most: int) -> set[bytes] | None:
         """Return the names of our rows; remembered while no row comes or goes.
 
-        All the holders of a region ask in the same hour.
+        All the holders of a region ask in the same hour. None if there are more than a page of
+        them, and no more may be read.
         """
         now = self._runtime.wall()
-        known = self._held.get(prefix)
+        with self._lock:
+            known = self._held.get(prefix)
         if known is not None and now < known.until:
             return known.names
         changes = self._changes
-        known = self._read_names(prefix, now)
-        is_small = len(known.names) <= NAMES_REMEMBERED_MAX
-        if changes == self._changes and is_small and len(self._held) < REGIONS_REMEMBERED_MAX:
-            self._held[prefix] = known
+        known = self._read_names(prefix, now, most)
+        if known.is_cut and most == ROWS_AT_ONCE:
+            return None
+        with self._lock:
+            if changes == self._changes and len(known.names) <= NAMES_REMEMBERED_MAX:
+                self._held.put(prefix, known)
         return known.names
 
-    def _read_names(self, prefix: Prefix, now: float) -> _Held:
+    def _read_names(self, prefix: Prefix, now: float, most: int) -> _Held:
         low, end = range_of(prefix)
         held = _Held(set(), math.inf)
-        left = ROWS_COMPARED_MAX
-        while left > 0 and (rows := self._table.records_between(low, end, ROWS_AT_ONCE)):
+        left = most
+        while rows := self._table.records_between(low, end, ROWS_AT_ONCE):
+            if left <= 0:
+                held.is_cut = True
+                break
             for row in rows:
                 if row.expires > now:
                     held.names.add(row_name(row))

@@ -58,8 +58,8 @@ class Holdings(Protocol):
             PacketError: malformed, for another holder, out of its time, or badly signed.
         """
 
-    async def compare(self, query: Query, asker: bytes | None, reply: Reply) -> None:
-        """Fill ``result`` of a reply; ``asker`` is his ID, None if that is not sure.
+    async def compare(self, query: Query, asker: bytes, reply: Reply) -> None:
+        """Fill ``result`` of a reply to a contact; leave it if that would take much.
 
         Raises:
             PacketError: malformed.
@@ -121,10 +121,10 @@ class TableHoldings:
 
     # --- Repairs ---------------------------------------------------------------------------------
 
-    async def compare(self, query: Query, asker: bytes | None, reply: Reply) -> None:
+    async def compare(self, query: Query, asker: bytes, reply: Reply) -> None:
         offload = self._runtime.offload
         if query.comparison is not None:
-            reply.result = await offload(self._comparing.lacking, query.comparison, asker)
+            reply.result = await offload(self._comparing.lacking_of_few, query.comparison, asker)
         elif query.sample is not None:
             reply.result = await offload(self._comparing.proof, query.sample)
 

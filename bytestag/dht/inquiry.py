@@ -8,14 +8,21 @@ are named in a session, once, and a digest stands for them afterwards.
 from __future__ import annotations
 
 from bytestag.crypto.identity import COMPARES
-from bytestag.dht.claims import NAME_BYTES, Prefix, names_digest
+from bytestag.dht.claims import Prefix, names_digest
 from bytestag.dht.network import DHTNetwork
 from bytestag.dht.offering import ANSWER_SECONDS
 from bytestag.dht.routing import Contact
 from bytestag.errors import RemoteError
 from bytestag.events.runtime import Runtime
 from bytestag.network import messages as m
-from bytestag.network.packets import NAMES_IN_QUERY_MAX, Comparison, Row, Sample
+from bytestag.network.packets import (
+    NAME_BYTES,
+    NAMES_IN_QUERY_MAX,
+    NOT_HELD,
+    Comparison,
+    Row,
+    Sample,
+)
 from bytestag.tables.base import KVPRecord
 
 
@@ -63,8 +70,8 @@ class Inquiry:
             answer = await self._network.protocol.ask(
                 self._donor, "bt_prove", sample=Sample(nonce, row)
             )
-            if answer.reply.result:
-                return answer.reply.result
+            if result := answer.reply.result:
+                return None if result == NOT_HELD else result
         return await self._proof_in_session(row, nonce)
 
     async def _proof_in_session(self, row: Row, nonce: bytes) -> bytes | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bytestag.config import ALPHA, BETA, K
-from bytestag.crypto.identity import DONOR
 from bytestag.dht.network import DHTNetwork
+from bytestag.dht.radius import is_within
 from bytestag.dht.regions import RegionMap
 from bytestag.dht.routing import Contact
 from bytestag.keys import KeyBytes
@@ -40,8 +40,7 @@ class Neighbours:
         goal = key.integer
 
         def takes(contact: Contact) -> bool:
-            is_donor = contact.capabilities & DONOR  # as is_donor and is_within: it is asked often
-            return bool(is_donor) and not (contact.long_id ^ goal) >> contact.radius
+            return contact.is_donor and is_within(contact.radius, contact.long_id, goal)
 
         return await self._closest(key, count, takes, is_thorough=True)
 

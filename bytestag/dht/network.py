@@ -13,7 +13,7 @@ from functools import partial
 from kademlia.network import Server
 
 from bytestag.config import ALPHA, Config, K
-from bytestag.crypto.identity import Address
+from bytestag.crypto.identity import DONOR, Address
 from bytestag.dht.protocol import Answer, Protocol
 from bytestag.dht.radius import is_within
 from bytestag.dht.routing import Bucket, Contact
@@ -169,11 +169,14 @@ class DHTNetwork(Server):
     def lonely_buckets(self) -> list[Bucket]:
         """Return the buckets without a look-up for a while.
 
-        A donor's repairs look around it anyway, once a period or a little later.
+        The repairs of a donor that holds something look around it anyway, once a period or a
+        little later: its own bucket waits for them.
         """
-        seconds = self.config.refresh_seconds
+        seconds = own_seconds = self.config.refresh_seconds
+        if self.protocol.capabilities & DONOR:
+            own_seconds = max(seconds, round(OWN_REFRESH_PERIODS * self.config.repair_seconds))
         now = self.runtime.monotonic()
-        own_before = now - max(seconds, OWN_REFRESH_PERIODS * self.config.repair_seconds)
+        own_before = now - own_seconds
         return [
             bucket
             for bucket in self.protocol.router.lonely_buckets(now - seconds)

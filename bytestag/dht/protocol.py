@@ -8,10 +8,10 @@ on because somebody new appeared (kademlia's ``welcome_if_new`` can storm withou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from kademlia.protocol import KademliaProtocol
 
@@ -34,7 +34,6 @@ from bytestag.crypto.identity import (
 from bytestag.dht.absentees import Absentees
 from bytestag.dht.admission import Admission
 from bytestag.dht.cards import Cards
-from bytestag.dht.holdings import Holdings
 from bytestag.dht.radius import Radius
 from bytestag.dht.reachability import Reachability
 from bytestag.dht.referrals import Referrals
@@ -50,6 +49,9 @@ from bytestag.network.packets import Query, Reply, Subject
 from bytestag.network.rpc import NO_REPLY, RPC, Call, OnSlow, outcome_of
 from bytestag.network.tokens import NO_TOKEN, TokenMint
 from bytestag.recent import Recent
+
+if TYPE_CHECKING:
+    from bytestag.dht.holdings import Holdings
 
 _logger = logging.getLogger(__name__)
 
@@ -318,47 +320,50 @@ class Protocol(RPC, KademliaProtocol):
         reply = self._reply(query, address)
         if query.target is not None and method != "bt_ping":
             self._add_contacts(reply, query)
+        answer = partial(packets.encode_reply, sequence_id, reply, bytes_max)
         if method == "bt_find_value" and self._holdings.is_immediate:
             assert query.target is not None
             self._holdings.describe_now(KeyBytes(query.target), reply)
-        elif method in packets.REPAIRS:
-            if is_proven and self._answer_later(query, address, sequence_id, reply, bytes_max):
-                return NO_REPLY
-        elif method not in ("bt_ping", "bt_find_node"):
-            self._answer_later(query, address, sequence_id, reply, bytes_max)
-            return NO_REPLY
-        return packets.encode_reply(sequence_id, reply, bytes_max)
+        elif look := self._look_for(method, query, address, reply, is_proven=is_proven):
+            is_repair = method in packets.REPAIRS
+            slot = self._repairs if is_repair else self._slot
+            later = partial(self._answer_after, look, answer, address)
+            if self._will_be_done(slot, later) or not is_repair:
+                return NO_REPLY  # silence, or it would seem as if nothing were held
+        return answer()
 
-    def _answer_later(
-        self, query: Query, address: Address, sequence_id: bytes, reply: Reply, bytes_max: int
-    ) -> bool:
-        """Answer when there is a place in the slot; return whether there will be."""
-        slot = self._slot if query.comparison is None and query.sample is None else self._repairs
+    def _look_for(
+        self, method: str, query: Query, address: Address, reply: Reply, *, is_proven: bool
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Return what fills a reply from the tables, if anything is to be looked for."""
+        if method == "bt_renew":
+            return partial(self._holdings.renew, query.renewal, address, reply)
+        if method == "bt_find_value" and query.target is not None:
+            return partial(self._holdings.describe, KeyBytes(query.target), reply)
+        if method in packets.REPAIRS and is_proven:
+            asker = self._contact_id(query, address)
+            return partial(self._holdings.compare, query, asker, reply) if asker else None
+        return None
+
+    def _will_be_done(self, slot: FnTaskSlot, work: Callable[[], Awaitable[None]]) -> bool:
         try:
-            slot.add_no_block(
-                self._answer_from_tables, query, address, sequence_id, reply, bytes_max
-            )
+            slot.add_no_block(work)
         except LocalError:  # full, or the node is closing
             self.counters["busy"] += 1
             return False
         return True
 
-    async def _answer_from_tables(
-        self, query: Query, address: Address, sequence_id: bytes, reply: Reply, bytes_max: int
+    async def _answer_after(
+        self, look: Callable[[], Awaitable[None]], answer: Callable[[], bytes], address: Address
     ) -> None:
         """Look into the tables, which may block, and answer."""
         try:
-            if query.renewal:
-                await self._holdings.renew(query.renewal, address, reply)
-            elif query.comparison is not None or query.sample is not None:
-                await self._holdings.compare(query, self._contact_id(query, address), reply)
-            elif query.target is not None:
-                await self._holdings.describe(KeyBytes(query.target), reply)
+            await look()
         except PacketError as error:
             self.counters[error.message] += 1
             return
         if self.endpoint is not None:
-            self.endpoint.send(packets.encode_reply(sequence_id, reply, bytes_max), address)
+            self.endpoint.send(answer(), address)
 
     def _contact_id(self, query: Query, address: Address) -> bytes | None:
         """Return the asker's ID if it is a contact's that proved it at this address."""

@@ -36,4 +36,4 @@ class Radius:
 
 def is_within(bits: int, node: int, key: int) -> bool:
     """Return whether a key lies within 2^bits of a node."""
-    return (node ^ key).bit_length() <= bits
+    return not (node ^ key) >> bits

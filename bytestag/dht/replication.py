@@ -26,7 +26,7 @@ from bytestag.dht.claims import (
     prefix_of,
     range_of,
     row_name,
-    split,
+    split_names,
 )
 from bytestag.dht.inquiry import Inquiry
 from bytestag.dht.neighbours import Neighbours
@@ -50,7 +50,7 @@ ROWS_PER_OFFER = OFFER_KEYS_MAX // 2  # each brings its deposit and proof along
 OWN_TURNS = 1 / 8
 AGREED_PERIODS = 2.5
 """So long one comparison with a donor that has all stands for the next ones."""
-AGREED_MAX = 4096
+AGREED_MAX = 2048
 CLAIM_PERIODS = AGREED_PERIODS + 1
 EXPIRED_AT_ONCE = 1000
 LIAR_SECONDS = DAY
@@ -258,7 +258,11 @@ class Replicator:
         if not names or known is None or known.first_seen > since:
             return set()
         age = self._runtime.monotonic() - since
-        return set() if age >= AGREED_PERIODS * self._config.repair_seconds else set(split(names))
+        return (
+            set()
+            if age >= AGREED_PERIODS * self._config.repair_seconds
+            else set(split_names(names))
+        )
 
     async def _bring(
         self, donor: Contact, records: Sequence[KVPRecord], outcome: RepairOutcome

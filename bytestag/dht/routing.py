@@ -206,7 +206,9 @@ class RoutingTable(KademliaRoutingTable):
         """
         count = count or self.ksize
         found = self._closest(int.from_bytes(target, "big"), count, _sound)
-        return found if len(found) == count else self.closest(target, count)
+        if len(found) < count:
+            found += self.closest(target, count - len(found), lambda contact: contact.fails > 0)
+        return found
 
     def doubts(self, node_id: bytes) -> bool:
         """Whether a contact did not answer lately."""

@@ -114,8 +114,9 @@ class Upkeep:
         if not self._known:
             await self._rejoin()
             return
-        greetings = [self._network.greet_absentee() for _ in range(GREETED_BY_FEW)]
-        await asyncio.gather(*greetings)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(GREETED_BY_FEW):
+                group.create_task(self._network.greet_absentee())
 
     async def _do(self, chore: _Chore) -> None:
         try:

@@ -24,11 +24,10 @@ CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 RATE_ROUNDS = 10
 DELAY_SECONDS = 10.0
 BASE_SECONDS = 120.0
-"""Who yields believes a longer delay so much later: the queues of others are not the path."""
+"""Who yields believes a longer delay so much later, and step by step: the queues of others are not
+the path."""
 YIELD_ABOVE = 1.25
 YIELD_FACTOR = 0.7
-YIELDED_BYTES_MIN = 8 * 1452
-"""So much goes in a round trip to whomever it is yielded."""
 PROBE_DELAY_SECONDS = 0.2
 GROWTH = 1.25
 ROUNDS_WITHOUT_GROWTH = 3
@@ -80,6 +79,7 @@ class Congestion:
     ) -> None:
         self.queue_seconds = queue_seconds
         self._yields = queue_seconds <= BACKGROUND_QUEUE_SECONDS
+        self._is_yielding = False
         self._window: float | None = None
         self._pace: float | None = None
         """Both are asked for each train, and change when something is acknowledged."""
@@ -146,7 +146,8 @@ class Congestion:
         if self._phase is Phase.DELAY:
             window = product / 2
         else:
-            queue = max(min(self.queue_seconds * self.rate, self._burst_bytes), INITIAL_BYTES)
+            least = WINDOW_BYTES_MIN if self._is_yielding else INITIAL_BYTES
+            queue = max(min(self.queue_seconds * self.rate, self._burst_bytes), least)
             window = 2 * product + self._tick_bytes * 3
             if self._phase is not Phase.STARTUP or self._queued_seconds >= self.queue_seconds / 4:
                 window = min(window, product + queue)
@@ -227,7 +228,11 @@ class Congestion:
         self._queued_seconds = delay - min(self._delay, delay)
         self._least_queued = min(self._least_queued, self._queued_seconds)
         has_expired = now > self._delay_at + DELAY_SECONDS
-        if delay <= self._delay or (has_expired and self._may_be_longer(now)):
+        if delay > self._delay and has_expired and self._may_be_longer(now):
+            if self._yields:  # others may have kept a queue filled all the time
+                delay = min(delay, self._delay + self.queue_seconds)
+            self._delay, self._delay_at, self._delay_seen_at = delay, now, now
+        elif delay <= self._delay:
             self._delay, self._delay_at, self._delay_seen_at = delay, now, now
         is_new_round = newest.delivered >= self._round_end
         if is_new_round:
@@ -251,6 +256,7 @@ class Congestion:
         self._rates.clear()
         self._delay, self._delay_at = math.inf, now
         self._full_rate, self._rounds_without_growth = 0.0, 0
+        self._is_yielding = False
         self._losses = deque([(0, 0)], maxlen=LOSS_ROUNDS)
         self._loss_max = LOSS_MAX
         self._enter(Phase.STARTUP, now)
@@ -291,8 +297,9 @@ class Congestion:
     def _yield(self) -> None:
         """Send less if all of this round found a queue that is longer than ours would be."""
         queued = self._least_queued
-        if self.queue_seconds * YIELD_ABOVE < queued < math.inf:
-            least = YIELDED_BYTES_MIN / (self._delay + queued)
+        self._is_yielding = self.queue_seconds * YIELD_ABOVE < queued < math.inf
+        if self._is_yielding:
+            least = WINDOW_BYTES_MIN / (self._delay + queued)
             self._rates = deque([(self._round, max(self.rate * YIELD_FACTOR, least))])
 
     def _go_on(self, in_flight: int, now: float, *, has_expired: bool) -> None:

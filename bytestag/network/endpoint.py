@@ -247,7 +247,8 @@ class NativeEndpoint:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            if is_train and error.errno in (errno.EIO, errno.EINVAL) and self._can_segment:
+            may_be_offload = is_train and self._can_segment and not burst.is_cut
+            if may_be_offload and error.errno in (errno.EIO, errno.EINVAL):
                 return self._retry_unsegmented(burst, address)
             self._count(error)
         return True
@@ -264,9 +265,11 @@ class NativeEndpoint:
         """The route there does not take segmentation (no checksum offload): send one by one."""
         if address in self._no_segment:
             return True
+        now = time.monotonic()
         if len(self._no_segment) >= NO_SEGMENT_MAX:
-            self._can_segment = False
-        self._no_segment[address] = time.monotonic() + NO_SEGMENT_SECONDS
+            self._no_segment = {at: until for at, until in self._no_segment.items() if until > now}
+            self._can_segment = len(self._no_segment) < NO_SEGMENT_MAX
+        self._no_segment[address] = now + NO_SEGMENT_SECONDS
         self._counters["no segmentation"] += 1
         return self._try_send(burst, address)
 

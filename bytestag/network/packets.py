@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypedDict
 from bytestag import codec
 from bytestag.codec import Meta
 from bytestag.config import DATAGRAM_BYTES_MAX, PROTOCOL_VERSION, K
-from bytestag.crypto.providers import RENEWAL_BYTES_MAX
+from bytestag.crypto.providers import RENEWAL_BYTES_MAX, RENEWED_MAX
 from bytestag.errors import PacketError
 
 REQUEST = 0x00
@@ -30,7 +30,7 @@ Seconds = Annotated[int, Meta(ge=0, le=2**40)]
 Size = Annotated[int, Meta(ge=0, le=2**40)]
 Capabilities = Annotated[int, Meta(ge=0, le=255)]
 PrefixBits = Annotated[int, Meta(ge=0, le=64)]
-RESULT_BYTES_MAX = 32
+RESULT_BYTES_MAX = max(RENEWED_MAX, 32)
 NOT_HELD = b"\0"
 NAME_BYTES = 8
 NAMES_IN_QUERY_MAX = 128
@@ -133,6 +133,7 @@ class Reply(codec.Struct, omit_defaults=True, rename={
 FINDS = frozenset({"bt_find_node", "bt_find_value"})
 REPAIRS = frozenset({"bt_compare", "bt_prove"})
 """What is done for those alone whose address a token proves."""
+_SUBJECTS = (("renewal", "bt_renew"), ("comparison", "bt_compare"), ("sample", "bt_prove"))
 NATIVE_METHODS = frozenset({"bt_ping", "bt_renew", *FINDS, *REPAIRS})
 STOCK_METHODS = frozenset({"stun", "ping", "store", "find_node", "find_value"})
 
@@ -170,12 +171,9 @@ def decode_query(method: str, arguments: list[codec.Raw], network_id: bytes) -> 
         raise PacketError("another version or network")
     if query.target is None and method in FINDS:
         raise PacketError("a find without a target")
-    if bool(query.renewal) != (method == "bt_renew"):
-        raise PacketError("a renewal has its own method")
-    if (query.comparison is not None) != (method == "bt_compare"):
-        raise PacketError("a comparison has its own method")
-    if (query.sample is not None) != (method == "bt_prove"):
-        raise PacketError("a sample has its own method")
+    for subject, its_method in _SUBJECTS:
+        if bool(getattr(query, subject)) != (method == its_method):
+            raise PacketError("a renewal, a comparison and a sample have methods of their own")
     return query
 
 

@@ -344,7 +344,7 @@ class TrainSender:
         buffers: list[bytes | memoryview] = [heads] * (2 * count)
         buffers[::2] = [heads[i : i + size] for i in range(0, len(block), size)]
         buffers[1::2] = [text[i : i + body] for i in range(0, len(text), body)]
-        return Burst(buffers, size + body, self.is_cutting)
+        return Burst(buffers, size + body, is_cut=self.is_cutting)
 
     def _mixed_train(self, now: float, segments: list[Segment], body: int) -> Burst:
         """Send segments of several units."""
@@ -353,7 +353,7 @@ class TrainSender:
         for index, (upload, unit, segment) in enumerate(segments):
             head = UNIT_HEAD.pack(self._head, number, index, segment, upload.slot, unit, body)
             buffers += (head, upload.units[unit].segment(segment))
-        return Burst(buffers, UNIT_HEAD_BYTES + body, self.is_cutting)
+        return Burst(buffers, UNIT_HEAD_BYTES + body, is_cut=self.is_cutting)
 
     def _number(
         self,

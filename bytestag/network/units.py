@@ -170,6 +170,8 @@ class _Assembly:
     buffer: bytearray
     body_bytes: int
     missing: int
+    late: int = 0
+    """Segments of a larger cut that came since."""
 
 
 class Download:
@@ -240,7 +242,7 @@ class Download:
         if is_whole and unit not in self._assemblies:
             self._open(unit, body)
             return True
-        assembly = self._assembly_of(unit, body_bytes)
+        assembly = self._assembly_of(unit, body_bytes, 1)
         if assembly is None:
             return False
         start = segment * assembly.body_bytes
@@ -267,10 +269,10 @@ class Download:
         if is_whole and unit not in self._assemblies:
             self._open(unit, bodies)
             return True
-        assembly = self._assembly_of(unit, body_bytes)
+        count = -(-len(bodies) // body_bytes)
+        assembly = self._assembly_of(unit, body_bytes, count)
         if assembly is None:
             return False
-        count = -(-len(bodies) // body_bytes)
         start = segment * body_bytes
         end, total = start + len(bodies), len(assembly.buffer)
         is_even = end == total or end == (segment + count) * body_bytes
@@ -287,13 +289,17 @@ class Download:
         """Return the plaintext bytes of a unit."""
         return min(self.unit_bytes, self.length - unit * self.unit_bytes)
 
-    def _assembly_of(self, unit: int, body_bytes: int) -> _Assembly | None:
+    def _assembly_of(self, unit: int, body_bytes: int, count: int) -> _Assembly | None:
         """Return where a unit is put together; None if it was cut into smaller segments since.
 
-        What arrived of a larger cut is of no use: our word that it did was lost.
+        What arrived of a larger cut is of no use: our word that it did was lost. A whole one that
+        comes late is not late: somebody made up the smaller one.
         """
         known = self._assemblies.get(unit)
         if known is not None and known.body_bytes < body_bytes:
+            known.late += count
+            if known.late * body_bytes >= len(known.buffer):
+                raise PacketError("segment does not fit its unit")
             return None
         if known is None or body_bytes < known.body_bytes:
             known = self._assemblies[unit] = self._new_assembly(unit, body_bytes)

@@ -319,7 +319,7 @@ def test_a_donor_that_only_says_it_holds_a_row_is_found_out_by_those_who_do(is_d
             liar = cluster.true_closest(kvpid.key, 1, accept=lambda c: c is not client)[0]
             liar.stores.cache.remove(kvpid)
             liar.stores.cache.judge_many = lambda records, now: [Verdict.HELD] * len(records)
-            liar._comparing.lacking = lambda named, node_id: bytes(14)
+            liar._comparing.lacking_of_few = lambda named, node_id: bytes(14)
             liar.stores.cache.renew_many = lambda records, now: [Verdict.HELD] * len(records)
             if not is_defended:
                 for other in cluster.clients:

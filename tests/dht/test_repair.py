@@ -280,14 +280,14 @@ def test_only_who_has_a_token_gets_a_comparison():
             rows = donor.stores.cache.records_between(0, 2**160, 9)
             assert (await compare(other, donor)).reply.result == b"\xff\xff\x0f"
             assert (await compare(other, donor, rows=rows)).reply.result == b"\0"
-            donor._comparing.lacking = pytest.fail
+            donor._comparing.lacking_of_few = pytest.fail
             assert (await compare(other, donor, token=bytes(16))).reply.result == b""
 
     run(main, conditions=CALM)
 
 
 @pytest.mark.parametrize("is_contact", [True, False])
-def test_only_a_contact_at_its_address_claims_rows(is_contact):
+def test_only_a_contact_at_its_address_gets_one_and_claims_rows(is_contact):
     """Whoever can read a token's datagram could claim for another node otherwise."""
 
     async def main(world):
@@ -296,14 +296,52 @@ def test_only_a_contact_at_its_address_claims_rows(is_contact):
             await asyncio.sleep(1)
             if not is_contact:
                 donor.protocol.router.contact(other.identity.node_id).address = ("10.0.9.9", 9)
-            await compare(other, donor)
+            assert bool((await compare(other, donor)).reply.result) == is_contact
             assert bool(donor.claims.names([other.identity.node_id], ROOT, 0)) == is_contact
-            assert bool(donor.claims.bytes_used) == is_contact
 
     run(main, conditions=CALM)
 
 
-def test_a_donor_whose_slot_for_repairs_is_full_is_asked_in_a_session():
+def test_a_comparison_in_the_clear_reads_a_page_and_then_sends_the_asker_to_a_session(monkeypatch):
+    monkeypatch.setattr(comparing, "ROWS_AT_ONCE", 10)
+
+    async def main(world):
+        async with Cluster(world, copies=2) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            await asyncio.sleep(1)
+            rows = values(30)
+            keep(donor, rows)
+            read = donor.stores.cache.records_between
+            pages = []
+            donor.stores.cache.records_between = lambda *a: pages.append(a) or read(*a)
+            for _ in range(3):
+                assert (await compare(other, donor)).reply.result == b""
+            assert len(pages) == 6
+            keep(other, dict(list(rows.items())[:5]))
+            counts = count_messages(cluster)
+            assert (await other.replicator.repair()).missing == 0
+            assert counts["Names"] == 1
+
+    run(main, conditions=CALM)
+
+
+def test_regions_that_nobody_asks_for_make_room_for_those_that_are(monkeypatch):
+    monkeypatch.setattr(comparing, "REGIONS_REMEMBERED_MAX", 4)
+
+    async def main(world):
+        async with Cluster(world) as cluster:
+            donor, other = await cluster.start(), await cluster.start()
+            await asyncio.sleep(1)
+            for number in range(10):
+                names = Comparison(8, bytes([number]) + bytes(7), NAMES)
+                contact = other.protocol.router.contact(donor.identity.node_id)
+                await other.protocol.ask(contact, "bt_compare", comparison=names)
+            assert [prefix[1][0] for prefix in donor._comparing._held._kept] == [6, 7, 8, 9]
+
+    run(main, conditions=CALM)
+
+
+def test_a_donor_whose_slot_for_repairs_is_taken_says_so_and_is_asked_in_a_session():
     async def main(world):
         async with Cluster(world, copies=2) as cluster:
             donor, other = await cluster.start(), await cluster.start()
@@ -313,14 +351,14 @@ def test_a_donor_whose_slot_for_repairs_is_full_is_asked_in_a_session():
             async def never():
                 await asyncio.Event().wait()
 
-            slot = other._repair_slot
-            for _ in range(slot.max_size + slot.waiting_max):
-                slot.add_no_block(never)
+            for _ in range(other._repair_slot.max_size):
+                other._repair_slot.add_no_block(never)
             counts, queries = count_messages(cluster), count_queries(cluster)
             outcome = await donor.replicator.repair()
             assert (outcome.copied, outcome.unreachable) == (3, set())
             assert queries["bt_compare"] == queries["bt_prove"] == 1
             assert counts["Names"] == counts["Prove"] == 1
+            assert not donor.protocol.router.doubts(other.identity.node_id)
 
     run(main, conditions=CALM)
 

@@ -324,6 +324,22 @@ def test_a_route_without_segmentation_is_tried_again_after_an_hour(monkeypatch):
     over_a_fake_socket(use, error=errno.EIO)
 
 
+def test_only_routes_of_the_last_hour_count_towards_the_end_of_segmentation(monkeypatch):
+    burst, _ = a_train(3)
+    now = [1000.0]
+    monkeypatch.setattr(e.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(e, "NO_SEGMENT_MAX", 3)
+
+    async def use(endpoint, fake):
+        for port in range(1, 20):
+            endpoint.send_burst(burst, ("127.0.0.1", port))
+            now[0] += e.NO_SEGMENT_SECONDS / 2
+        assert endpoint._can_segment
+        assert len(endpoint._no_segment) <= 3
+
+    over_a_fake_socket(use, error=errno.EIO)
+
+
 def test_a_train_that_must_not_be_left_to_the_kernel_is_cut_here():
     burst, datagrams = a_train()
 
@@ -399,6 +415,11 @@ class Kernel:
         (Kernel(spoils=lambda train, size: [(train[0], size + 1)]), (False, False)),
         (Kernel(spoils=lambda train, size: [(train[0][:size], 0)]), (False, False)),  # lost
         (Kernel(spoils=lambda train, size: [(train[0][::-1], size)]), (False, False)),
+        (Kernel(spoils=lambda train, size: [(train[0][:size], 0)] * 5), (False, False)),
+        (
+            Kernel(spoils=lambda train, size: [(train[0][size:] + train[0][:size], size)]),
+            (False, False),
+        ),
     ],
 )
 def test_only_a_kernel_that_cuts_and_merges_rightly_is_left_to_do_it(monkeypatch, kernel, found):

@@ -170,11 +170,23 @@ def test_a_unit_that_is_cut_into_smaller_segments_begins_anew_and_late_ones_are_
     for number, piece in enumerate(larger[:-1]):
         if number % 2:
             place(*piece[:3], bytes(piece[3]))
-    for piece in smaller:
+    for number, piece in enumerate(smaller):
         assert not download.is_done
         place(*piece[:3], bytes(piece[3]))
-        assert not place(*larger[0][:3], bytes(larger[0][3])) or download.is_done
+        if number % 2:
+            place(*larger[number % 7][:3], bytes(larger[number % 7][3]))
     assert download.buffer == value
+
+
+@pytest.mark.parametrize("in_runs", [False, True])
+def test_a_smaller_cut_that_somebody_made_up_fails_the_transfer_at_once(in_runs):
+    value = random.Random(1).randbytes(unit_bytes_for(TRAIN_DATAGRAM_BYTES_MAX))
+    upload, download = pair(value, len(value))
+    place = download.receive_run if in_runs else download.receive
+    genuine = segments(upload, TRAIN_DATAGRAM_BYTES_MAX - UNIT_HEAD_BYTES)
+    place(0, 0, BODY, bytes(BODY))
+    with pytest.raises(PacketError, match="fit"):
+        [place(*piece[:3], bytes(piece[3])) for piece in genuine]
 
 
 def test_a_segment_of_no_possible_size_is_refused():
