@@ -2,10 +2,11 @@
 
 100 Mbit/s, 50 ms, a queue of two products, no loss. ``share --background`` publishes, ``fetch``
 reads. Alone: how long packets waited in the router's queue, the median and the 95th percentile of
-those after the start. Beside one CUBIC flow of 15 s (iperf3), which begins when the fetch is under
-way: what that flow reaches, of what it reaches alone through the same router. ``warm_request`` is
-measured here as well, on the idle path: round trips to the first byte in a session that exists, in
-pings; what a node needs to read a value and to wake up counts, so it is 1.1 and not 1.
+all, the start included. Beside one CUBIC flow of 15 s (iperf3), which begins when the fetch is
+under way: what that flow reaches, of what it reaches alone through the same router.
+``warm_request`` is measured here as well, on the idle path: round trips to the first byte in a
+session that exists, in pings; what a node needs to read a value and to wake up counts, so it is 1.1
+and not 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 from benchmarks.iperf import flow
@@ -32,43 +34,38 @@ CUBIC_SECONDS = 15
 SETTLING_SECONDS = 3.0
 KEY_BYTES = 256 * 1024
 PORT = 38665
-QUEUE_MS_MAX, SHARE_MIN, ROUND_TRIPS_MAX = 20.0, 85.0, 1.5
+DELAY, DELAY_P95 = "background_queue_delay", "background_queue_delay_p95"
+SHARE, TRIPS = "background_share_left_to_cubic", "warm_request_first_byte"
+ROWS = (
+    (DELAY, "ms", "<=", 20.0),
+    (DELAY_P95, "ms", "<=", 20.0),
+    (SHARE, "%", ">=", 85.0),
+    (TRIPS, "round trips", "<=", 1.5),
+)
 
 
-def measure(base: FilePath, report: Report, rounds: int, suffix: str) -> None:
-    """Add the rows of the background manner and of a warm request."""
-    waits, shares, trips = [], [], []
+def measure(base: FilePath, report: Report, rounds: int, suffix: str) -> bool:
+    """Add the rows of the background manner and of a warm request; return whether all are there."""
+    found: dict[str, list[float]] = {name: [] for name, *_ in ROWS}
     for number in range(rounds):
-        path = Path(PATH.rate_mbit, PATH.rtt_ms, 0.0, PATH.queue_products, seed=number + 1)
-        waits.append(_alone(base, path))
-        alone = _cubic_alone(path)
-        beside, ours = _beside_cubic(base, path)
-        if alone and beside:
-            shares.append(100 * beside / alone)
-        note(f"    background: cubic {beside} of {alone} Mbit/s alone, beside {ours:.1f} of ours")
-        trips.append(_warm(base, path))
-    judged = not suffix
-    medians, tails = zip(*waits, strict=True)
-    _add(report, "background_queue_delay", medians, "ms", "<=", QUEUE_MS_MAX if judged else None)
-    _add(report, "background_queue_delay_p95", tails, "ms", "<=", QUEUE_MS_MAX if judged else None)
-    share = SHARE_MIN if judged else None
-    _add(report, "background_share_left_to_cubic", shares, "%", ">=", share)
-    trip = ROUND_TRIPS_MAX if judged else None
-    _add(report, "warm_request_first_byte", trips, "round trips", "<=", trip)
+        path = replace(PATH, seed=number + 1)
+        if (waits := _alone(base, path)) is not None:
+            found[DELAY].append(waits[0])
+            found[DELAY_P95].append(waits[1])
+        if (share := _share_left(base, path)) is not None:
+            found[SHARE].append(share)
+        if (trips := _warm(base, path)) is not None:
+            found[TRIPS].append(trips)
+    for name, unit, op, target in ROWS:
+        value = round(statistics.median(found[name]), 2) if found[name] else None
+        report.add(name + suffix, value, unit, op, None if suffix else target)
+    return all(found.values())
 
 
-def add_nothing(report: Report) -> None:
+def add_nothing(report: Report, suffix: str) -> None:
     """Add the rows, none of which could be measured."""
-    report.add("background_queue_delay", None, "ms", "<=", QUEUE_MS_MAX)
-    report.add("background_share_left_to_cubic", None, "%", ">=", SHARE_MIN)
-    report.add("warm_request_first_byte", None, "round trips", "<=", ROUND_TRIPS_MAX)
-
-
-def _add(
-    report: Report, name: str, values: list[float], unit: str, op: str, target: float | None
-) -> None:
-    value = round(statistics.median(values), 2) if values else None
-    report.add(name, value, unit, op, target)
+    for name, unit, op, target in ROWS:
+        report.add(name + suffix, None, unit, op, None if suffix else target)
 
 
 @contextlib.contextmanager
@@ -94,7 +91,7 @@ def _fetch(base: FilePath, host: Host, link: str) -> Program:
     return Program(arguments, base / "background reader", prefix=host.command())
 
 
-def _alone(base: FilePath, path: Path) -> tuple[float, float]:
+def _alone(base: FilePath, path: Path) -> tuple[float, float] | None:
     """Return the median and the 95th percentile of the wait in the queue, in ms."""
     with routed(path) as (hosts, router):
         programs: list[Program] = []
@@ -105,32 +102,30 @@ def _alone(base: FilePath, path: Path) -> tuple[float, float]:
             seconds = time.monotonic() - began
         bulk = router.stop()[0]
     note(f"    background alone: {code}, {ALONE_MIB * 8.39 / seconds:.1f} Mbit/s, {bulk}")
-    return bulk["wait_us_p50"] / 1000, bulk["wait_us_p95"] / 1000
+    return None if code else (bulk["wait_us_p50"] / 1000, bulk["wait_us_p95"] / 1000)
 
 
-def _cubic_alone(path: Path) -> float | None:
+def _share_left(base: FilePath, path: Path) -> float | None:
+    """Return how many percent CUBIC reaches beside us of what it reaches alone."""
     with routed(path) as (hosts, _):
-        return flow(hosts, "cubic", CUBIC_SECONDS)
-
-
-def _beside_cubic(base: FilePath, path: Path) -> tuple[float | None, float]:
-    """Return what CUBIC reached beside us and what we reached meanwhile, in Mbit/s."""
+        alone = flow(hosts, "cubic", CUBIC_SECONDS)
     with routed(path) as (hosts, _):
         programs: list[Program] = []
         with _publishing(base, hosts[0], BESIDE_MIB) as (_, link), stopping(programs):
             programs.append(_fetch(base, hosts[1], link))
             time.sleep(SETTLING_SECONDS)
             before, began = hosts[1].received()[0], time.monotonic()
-            cubic = flow(hosts, "cubic", CUBIC_SECONDS)
+            beside = flow(hosts, "cubic", CUBIC_SECONDS)
             total = (hosts[1].received()[0] - before) * 8e-6 / (time.monotonic() - began)
             is_over = programs[0].process.poll() is not None
-    if is_over:
-        note("    the fetch ended before the other flow did: not counted")
-        return None, 0.0
-    return cubic, total - (cubic or 0.0)
+    note(f"    background: cubic {beside} Mbit/s, alone {alone}; all together {total:.1f}")
+    if is_over or not (alone and beside):
+        note("    not counted: a flow ended before its time")
+        return None
+    return 100 * beside / alone
 
 
-def _warm(base: FilePath, path: Path) -> float:
+def _warm(base: FilePath, path: Path) -> float | None:
     """Return the round trips to the first byte of a request in a session."""
     with routed(path) as (hosts, _), _publishing(base, hosts[0], ALONE_MIB) as (source, _):
         with source.open("rb") as file:
@@ -145,6 +140,7 @@ def _warm(base: FilePath, path: Path) -> float:
         )
     if done.returncode:
         note(f"    warm request: {done.stderr[-500:]}")
+        return None
     took = json.loads(done.stdout)
     note(f"    warm request: {took}")
     return float(took["request"]) / float(took["ping"])

@@ -213,7 +213,7 @@ def add_nothing(report: Report, suffix: str) -> None:
         report.rows[-1].peers = dict.fromkeys(PEERS)
     target = None if suffix else WASTE_MAX
     report.add(f"waste_{WASTE_ROW}{suffix}", None, "", "<=", target)
-    background.add_nothing(report)
+    background.add_nothing(report, suffix)
 
 
 def add_no_cable(report: Report, suffix: str) -> None:
@@ -229,7 +229,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     rounds = 1 if arguments.quick else ROUNDS
     suffix = "_64MiB" if arguments.quick else ""
-    lacking = missing()
+    lacking, is_whole = missing(), True
     fetches: list[Fetch] = []
     directory = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=directory) as temporary:
@@ -241,7 +241,7 @@ def main() -> int:
             for row in ROWS:
                 row = replace(row, size_mib=64) if suffix else row
                 fetches += measure(base, row, report, rounds, suffix)
-            background.measure(base, report, rounds, suffix)
+            is_whole = background.measure(base, report, rounds, suffix)
             report.add("late", max(fetch.late for fetch in fetches), "")
             report.add("overrun", max(fetch.overrun for fetch in fetches), "")
         if lacking:
@@ -253,7 +253,7 @@ def main() -> int:
         else:
             size = 64 if suffix else CABLE_SIZE_MIB
             measure_cable(base, report, size, rounds, suffix)
-    return max(report.finish(), bool(lacking))
+    return max(report.finish(), bool(lacking) or not is_whole)
 
 
 if __name__ == "__main__":

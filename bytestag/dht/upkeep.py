@@ -85,9 +85,16 @@ class Upkeep:
                 self._knows_few = self._known < K
                 now = self._runtime.monotonic()
                 for chore in self._chores:
-                    if chore.due <= now and not chore.is_running and chore.is_needed():
+                    if chore.due <= now and not chore.is_running and self._is_needed(chore):
                         chore.is_running = True
                         group.create_task(self._do(chore))
+
+    def _is_needed(self, chore: _Chore) -> bool:
+        try:
+            return chore.is_needed()
+        except Exception:  # as below
+            _logger.exception("! upkeep failed")
+            return False
 
     @property
     def _known(self) -> int:
