@@ -5,14 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from benchmarks.progress import Bar
 from benchmarks.report import Row, note
-from benchmarks.trials import Record, make_trial, play
+from benchmarks.trials import Record, Trial, make_trial, play
 
 R = TypeVar("R")
 
@@ -86,13 +88,24 @@ def in_child(function: Callable[..., R], *arguments: Any) -> R:
         return pool.submit(function, *arguments).result()
 
 
-def trial(scenario: str, seed: int, **parameters: Any) -> dict[str, float]:
-    """Play a scenario of ``benchmarks.simulate`` in a fresh process; return its rows by name."""
-    record: Record = in_child(play, make_trial(scenario, parameters, seed))
+def trial(
+    scenario: str, seed: int, *, is_told: bool = False, **parameters: Any
+) -> dict[str, float]:
+    """Play a scenario of ``benchmarks.simulate`` in a fresh process; return its rows by name.
+
+    If ``is_told``, how far it is goes to stderr: for what takes an hour.
+    """
+    record: Record = in_child(
+        _play_and_tell if is_told else play, make_trial(scenario, parameters, seed)
+    )
     if record.error:
         raise RuntimeError(record.error)
     figures = {row.name: row.value for row in record.rows}
     return figures | {"wall": record.wall_seconds, "rss_gib": record.rss_mib_max / 1024}
+
+
+def _play_and_tell(made: Trial) -> Record:
+    return play(made, Bar(sys.stderr))
 
 
 def over_seeds(

@@ -25,9 +25,8 @@ def measure(scale: Scale) -> Iterator[Figure]:
         nodes, days, values = 100, 3.0, 100
 
     def play(seed: int) -> dict[str, float]:
-        return trial(
-            "leave", seed, nodes=nodes, days=days, values=values, value_bytes=1024, copies=8
-        )
+        options = {"nodes": nodes, "days": days, "values": values, "value_bytes": 1024, "copies": 8}
+        return trial("leave", seed, is_told=scale.is_long, **options)
 
     found = over_seeds(play, scale.seeds)
     name = f"leave_{nodes}_nodes_{days:g}_days"
