@@ -175,9 +175,9 @@ def test_kept_rows_last_until_their_time_and_not_beyond():
         async with Cluster(world, repair_seconds=DAY) as cluster:
             await cluster.start_many(4)
             rows = values(5)
-            client, _ = await published(cluster, rows, keep=5 * DAY)
+            client, _ = await published(cluster, rows, keep=2 * DAY)
             await cluster.stop(client)
-            await asyncio.sleep(4.5 * DAY)
+            await asyncio.sleep(1.5 * DAY)
             assert all(len(holders(cluster, kvpid)) >= 3 for kvpid in rows)
             await asyncio.sleep(1.5 * DAY)
             assert not any(holders(cluster, kvpid) for kvpid in rows)
