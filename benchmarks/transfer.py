@@ -223,7 +223,8 @@ def _cpu_of(pid: int) -> float:
 
 def _rss_of(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    found = (int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    return next(found, 0.0)  # 0 of one that ended with the transfer, as wormhole's sender does
 
 
 def _make(file: Path, mib: int) -> Path:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from typing import Any
 from benchmarks.processes import free_port
 
 PEER = "benchmarks.peers."
+WORMHOLE_CODE = "7-bench-mark"
+WORMHOLE_SECONDS = 2.0
+"""Its servers and its sender say nothing when they are ready."""
 NGINX = """worker_processes 1; daemon off; master_process off; pid {place}/pid;
 error_log {place}/errors; events {{ worker_connections 64; }}
 http {{ access_log off; sendfile on; tcp_nopush on;
@@ -49,6 +53,11 @@ class Contender:
 
 def _module(name: str) -> Callable[[], bool]:
     return lambda: importlib.util.find_spec(name) is not None
+
+
+def _wormhole_is_here() -> bool:
+    modules = ("wormhole", "wormhole_mailbox_server", "wormhole_transit_relay")
+    return all(importlib.util.find_spec(name) is not None for name in modules)
 
 
 def _program(*names: str) -> Callable[[], bool]:
@@ -171,6 +180,30 @@ def iroh(file: Path, place: Path) -> Iterator[Served]:
         yield Served([node], fetch, {})
 
 
+@contextmanager
+def wormhole(file: Path, place: Path) -> Iterator[Served]:
+    """Send with a mailbox and a transit relay of our own, so that nothing leaves this machine."""
+    programs, (mailbox, transit) = Path(sys.executable).parent, (free_port(), free_port())
+    twist, at = str(programs / "twist"), "interface=127.0.0.1"
+    databases = [f"--channel-db={place}/channels", f"--usage-db={place}/usage"]
+    command = [str(programs / "wormhole"), "--relay-url", f"ws://127.0.0.1:{mailbox}/v1"]
+    command += ["--transit-helper", f"tcp:127.0.0.1:{transit}"]
+    send = [*command, "send", "--hide-progress", "--code", WORMHOLE_CODE, str(file)]
+    with (
+        _running([twist, "wormhole-mailbox", f"--port=tcp:{mailbox}:{at}", *databases]),
+        _running([twist, "transitrelay", f"--port=tcp:{transit}:{at}"]),
+    ):
+        time.sleep(WORMHOLE_SECONDS)
+        with _running(send) as (sender, _):
+            time.sleep(WORMHOLE_SECONDS)
+
+            def fetch(out: Path) -> list[str]:
+                receive = ["receive", "--hide-progress", "--accept-file", "-o", str(out)]
+                return [*command, *receive, WORMHOLE_CODE]
+
+            yield Served([sender], fetch, {})
+
+
 def nginx(client: str) -> Callable[[Path, Path], Any]:
     @contextmanager
     def serve(file: Path, place: Path) -> Iterator[Served]:
@@ -203,6 +236,7 @@ PEERS = (
     Contender("utp_4mib", _module("libtorrent"), libtorrent("utp", FOUR_MIB)),
     Contender("utp", _module("libtorrent"), libtorrent("utp"), mib_max=64),
     Contender("iroh", _module("iroh"), iroh),
+    Contender("wormhole", _wormhole_is_here, wormhole),
     Contender("curl", _program("nginx", "curl"), nginx("curl")),
     Contender("aria2", _program("nginx", "aria2c"), nginx("aria2")),
     Contender("aria2_sha1", _program("nginx", "aria2c"), nginx("aria2-sha1")),
