@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import ecosystem_tools
-from benchmarks.processes import Program, stopping
+from benchmarks.processes import Program, make_file, stopping
 from benchmarks.report import Report, note, parse
 
 MIB = 1024 * 1024
@@ -86,12 +86,6 @@ def open_by_tools(base: Path, report: Report, programs: list[Program]) -> None:
             report.add(name, float(found.get("equal", False)), "equal", "==", 1)
 
 
-def make_random(path: Path, mib: int) -> None:
-    with path.open("wb") as file:
-        for _ in range(mib):
-            file.write(os.urandom(MIB))
-
-
 def moved_bytes() -> int:
     """Return the bytes that went over the loopback device so far."""
     return int(psutil.net_io_counters(pernic=True)["lo"].bytes_sent)
@@ -101,7 +95,7 @@ def read_ranges(base: Path, report: Report, programs: list[Program], mib: int) -
     """Add a row for each way to read 1 % of a file."""
     path, size = base / "random.bin", mib * MIB
     note(f"making and sharing {mib} MiB of random bytes")
-    make_random(path, mib)
+    make_file(path, mib)
     link = share(path, base / "sharing-random", programs)
     start, end = size // 2 + 12_345, size // 2 + 12_345 + size // 100
     with path.open("rb") as file:

@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.processes import Program, stopping
+from benchmarks.processes import Program, make_file, stopping
 from benchmarks.report import Report, note, parse
 from benchmarks.rescan import FILES, MEMORY, OLD, look_again, make_files
 from bytestag.config import MIB, PART_BYTES
@@ -59,9 +59,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 
 def make_large(path: Path, size: int) -> None:
     """Make a large file that was last written long ago."""
-    with path.open("wb") as file:
-        for _ in range(size // MIB):
-            file.write(os.urandom(MIB))
+    make_file(path, size // MIB)
     os.utime(path, (OLD, OLD))
 
 

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.processes import Program, free_port, stopping
+from benchmarks.processes import Program, free_port, make_file, stopping
 from benchmarks.report import Report, note, parse
 
 MIB = 1024 * 1024
@@ -35,9 +35,7 @@ def make_input(directory: Path, large_mib: int, small_files: int) -> None:
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     ignored = shutil.ignore_patterns("site-packages", "__pycache__", "*.pyc")
     shutil.copytree(stdlib, directory / "stdlib", ignore=ignored, symlinks=False)
-    with (directory / "large.bin").open("wb") as file:
-        for _ in range(large_mib):
-            file.write(os.urandom(MIB))
+    make_file(directory / "large.bin", large_mib)
     small = directory / "small"
     small.mkdir()
     for number in range(small_files):

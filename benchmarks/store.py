@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.processes import make_file
 from benchmarks.report import Report, note, parse
 
 MIB = 1024 * 1024
@@ -101,9 +102,7 @@ class Bench:
         self.hashes = base / "hashes"
         self.kachery = install_kachery(base / "venv")
         note("making the input")
-        with self.large.open("wb") as file:
-            for _ in range(large_mib):
-                file.write(os.urandom(MIB))
+        make_file(self.large, large_mib)
         self.small.mkdir()
         for number in range(small_files):
             (self.small / f"{number:05}.bin").write_bytes(os.urandom(4096))

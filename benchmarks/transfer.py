@@ -31,6 +31,7 @@ from pathlib import Path
 
 from benchmarks.peers.contenders import FOUR_SOURCES, OURS, PEERS, Contender, Served, bytestag
 from benchmarks.pings import Pings
+from benchmarks.processes import make_file
 from benchmarks.report import Report, Row, note
 from bytestag.uri import Link
 
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     memory = Path("/dev/shm")
     base = Path(tempfile.mkdtemp(prefix="bytestag-", dir=memory if memory.is_dir() else None))
     try:
-        file = _make(base / "file.bin", mib)
+        file = base / "file.bin"
+        make_file(file, mib)
         _one_source(report, file, mib, runs, [p for p in PEERS if p.name in chosen])
         _four_sources(report, file, mib, runs)
         _pings(report, file)
@@ -225,13 +227,6 @@ def _rss_of(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     found = (int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
     return next(found, 0.0)  # 0 of one that ended with the transfer, as wormhole's sender does
-
-
-def _make(file: Path, mib: int) -> Path:
-    with file.open("wb") as out:
-        for _ in range(mib):
-            out.write(os.urandom(MIB))
-    return file
 
 
 def _parser() -> argparse.ArgumentParser:
