@@ -206,14 +206,6 @@ class Protocol(RPC, KademliaProtocol):
             self.absentees.remember(contact.address, self.runtime.monotonic())
         self.referrals.has_failed(contact.address, silence_seconds)
 
-    async def ask_address(
-        self, address: Address, method: str, *, is_repeated: bool = True
-    ) -> Answer:
-        """Send a native request to an address, whoever is there; see :meth:`ask`."""
-        query = self._query(address, None, wants_card=True)
-        body = await self.call(address, method, [query], is_repeated=is_repeated)
-        return self._read_answer(address, body)
-
     def _query(
         self,
         address: Address,
@@ -233,13 +225,15 @@ class Protocol(RPC, KademliaProtocol):
             **subject,
         )
 
-    async def ping(self, address: Address) -> Contact:
+    async def ping(self, address: Address, *, is_repeated: bool = True) -> Contact:
         """Return the verified contact at an address; raises Timeout or PacketError."""
-        return (await self.ask_address(address, "bt_ping")).contact
+        query = self._query(address, None, wants_card=True)
+        body = await self.call(address, "bt_ping", [query], is_repeated=is_repeated)
+        return self._read_answer(address, body).contact
 
     async def ping_once(self, address: Address) -> Contact:
         """Ping with a single datagram: somebody else named the address."""
-        return (await self.ask_address(address, "bt_ping", is_repeated=False)).contact
+        return await self.ping(address, is_repeated=False)
 
     def token_for(self, address: Address) -> bytes | None:
         """Return the token that the node at an address gave us, if it is young enough."""
@@ -276,8 +270,8 @@ class Protocol(RPC, KademliaProtocol):
     def _card_of(self, node_id: bytes | None, address: Address, reply: Reply) -> Card | None:
         """Return the verified card that this node gave us now or before."""
         if reply.card is None:
-            known = self.router.contact(node_id) if node_id is not None else None
-            return known.card if known is not None and known.address == address else None
+            known = self._known_at(node_id, address)
+            return known.card if known is not None else None
         card = self._cards.check(reply.card)
         if node_id is not None and card.node_id != node_id:
             raise PacketError("card of another node")
@@ -341,8 +335,8 @@ class Protocol(RPC, KademliaProtocol):
         if method == "bt_find_value" and query.target is not None:
             return partial(self._holdings.describe, KeyBytes(query.target), reply)
         if method in packets.REPAIRS and is_proven:
-            asker = self._contact_id(query, address)
-            return partial(self._holdings.compare, query, asker, reply) if asker else None
+            asker = self._known_at(query.node_id, address)
+            return partial(self._holdings.compare, query, asker.id, reply) if asker else None
         return None
 
     def _will_be_done(self, slot: FnTaskSlot, work: Callable[[], Awaitable[None]]) -> bool:
@@ -365,10 +359,10 @@ class Protocol(RPC, KademliaProtocol):
         if self.endpoint is not None:
             self.endpoint.send(answer(), address)
 
-    def _contact_id(self, query: Query, address: Address) -> bytes | None:
-        """Return the asker's ID if it is a contact's that proved it at this address."""
-        known = self.router.contact(query.node_id) if query.node_id is not None else None
-        return known.id if known is not None and known.address == address else None
+    def _known_at(self, node_id: bytes | None, address: Address) -> Contact | None:
+        """Return the contact of this ID if it proved it at this address."""
+        known = self.router.contact(node_id) if node_id is not None else None
+        return known if known is not None and known.address == address else None
 
     def _reply(self, query: Query, address: Address) -> Reply:
         return Reply(

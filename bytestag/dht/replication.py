@@ -253,16 +253,13 @@ class Replicator:
 
     def _had(self, donor: Contact, prefix: Prefix) -> set[bytes]:
         """Return the names of the rows that a donor had lately; none if it was away since."""
+        now = self._runtime.monotonic()
         since, names = self._agreed.get((donor.id, prefix)) or (0.0, b"")
         known = self._network.protocol.router.contact(donor.id)
         if not names or known is None or known.first_seen > since:
             return set()
-        age = self._runtime.monotonic() - since
-        return (
-            set()
-            if age >= AGREED_PERIODS * self._config.repair_seconds
-            else set(split_names(names))
-        )
+        is_old = now - since >= AGREED_PERIODS * self._config.repair_seconds
+        return set() if is_old else set(split_names(names))
 
     async def _bring(
         self, donor: Contact, records: Sequence[KVPRecord], outcome: RepairOutcome
