@@ -228,12 +228,10 @@ class Congestion:
         self._queued_seconds = delay - min(self._delay, delay)
         self._least_queued = min(self._least_queued, self._queued_seconds)
         has_expired = now > self._delay_at + DELAY_SECONDS
-        if delay > self._delay and has_expired and self._may_be_longer(now):
-            if self._yields:  # others may have kept a queue filled all the time
-                delay = min(delay, self._delay + self.queue_seconds)
-            self._delay, self._delay_at, self._delay_seen_at = delay, now, now
-        elif delay <= self._delay:
-            self._delay, self._delay_at, self._delay_seen_at = delay, now, now
+        if delay <= self._delay or (has_expired and self._may_be_longer(now)):
+            # Others may have kept a queue filled all the time.
+            most = self._delay + self.queue_seconds if self._yields else math.inf
+            self._delay, self._delay_at, self._delay_seen_at = min(delay, most), now, now
         is_new_round = newest.delivered >= self._round_end
         if is_new_round:
             self._round += 1
