@@ -1,8 +1,8 @@
 """Inquiry: what a donor is asked in a repair: which rows it lacks, and to prove one (shell).
 
 A few rows are named in the clear, in a datagram each way: nine times in ten a donor lacks nothing,
-and a session, with its handshake and its end, would cost six times as much to learn that. More rows
-are named in a session, once, and a digest stands for them afterwards.
+and a session, with its handshake and its end, would take a dozen to learn that. More rows are named
+in a session, once, and a digest stands for them afterwards.
 """
 
 from __future__ import annotations
