@@ -58,7 +58,7 @@ class Neighbours:
         *,
         is_thorough: bool,
     ) -> list[Contact]:
-        if not len(self._network.protocol.router):
+        if self._network.protocol.router.is_empty:
             return []  # a look-up for each of a million keys would find nobody
         regions = self._regions if is_thorough else self._named
         for _ in range(GAPS_MAX):

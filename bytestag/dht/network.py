@@ -32,6 +32,8 @@ PROVIDERS_TRIED_MAX = 8
 HOLDERS_OF_PATH = 2
 PATHS = 4  # "S/Kademlia" advises 4 to 8
 JOIN_ROUNDS = 4
+REMEMBERED_AT_FIRST = 8
+"""Half of them may be off; those who answer name the others."""
 REMEMBERED_AT_ONCE = 32
 JOIN_PAUSE_SECONDS = 0.25
 REFRESHED_BUCKETS_MAX = 24
@@ -135,13 +137,14 @@ class DHTNetwork(Server):
 
         After a long absence many are gone. Raises Unreachable: none of them answered.
         """
-        for start in range(0, max(len(remembered), 1), REMEMBERED_AT_ONCE):
+        start, end = 0, REMEMBERED_AT_FIRST
+        while True:
             try:
-                return await self.join([*known, *remembered[start : start + REMEMBERED_AT_ONCE]])
+                return await self.join([*known, *remembered[start:end]])
             except Unreachable:
-                if start + REMEMBERED_AT_ONCE >= len(remembered):
+                if end >= len(remembered):
                     raise
-        return 0
+            start, end = end, end + REMEMBERED_AT_ONCE
 
     async def fill(self) -> None:
         """Look up a random key in every bucket."""
@@ -198,7 +201,8 @@ class DHTNetwork(Server):
             await self.lookup(own_id)
 
     async def _refresh_bucket(self, bucket: Bucket, target: KeyBytes) -> None:
-        for contact in list(bucket.nodes.values())[:REFRESH_TRIES]:
+        oldest_first = sorted(bucket.nodes.values(), key=lambda contact: contact.fails > 0)
+        for contact in oldest_first[:REFRESH_TRIES]:
             try:
                 answer = await self.protocol.ask(contact, "bt_find_node", target)
             except BytestagError:

@@ -85,9 +85,13 @@ class Upkeep:
                 self._knows_few = self._known < K
                 now = self._runtime.monotonic()
                 for chore in self._chores:
-                    if chore.due <= now and not chore.is_running and self._is_needed(chore):
+                    if chore.due > now or chore.is_running:
+                        continue
+                    if self._is_needed(chore):
                         chore.is_running = True
                         group.create_task(self._do(chore))
+                    else:
+                        self._put_off(chore)
 
     def _is_needed(self, chore: _Chore) -> bool:
         try:

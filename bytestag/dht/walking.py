@@ -143,5 +143,6 @@ class Walk:
         self._ended.cancel()
         for call in self._calls.values():
             call.cancel()
+        self._calls.clear()  # they refer to us
         for contact in self._late.values():
             self._protocol.has_failed(contact, LATE_SILENCE_SECONDS)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from rpcudp.protocol import RPCProtocol
@@ -203,7 +204,9 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._soft_seconds = rpc.soft_seconds(address)
-        self._timer = self._loop.call_at(self._began + self._soft_seconds, self._be_slow, 1)
+        self._timer: asyncio.TimerHandle | None = self._loop.call_at(
+            self._began + self._soft_seconds, self._be_slow, 1
+        )
 
     @property
     def seconds(self) -> float:
@@ -212,13 +215,17 @@ class Call:
 
     def cancel(self) -> None:
         """End it without a word; idempotent."""
-        self._timer.cancel()
+        self._stop_timer()
         self._rpc.forget(self)
 
     def end(self, outcome: bytes | BytestagError) -> None:
         """Hand over the reply or the error; it is awaited no longer."""
-        self._timer.cancel()
+        self._stop_timer()
         self._on_end(outcome)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _be_slow(self, times: int) -> None:
         hard = self._began + self._rpc.config.rpc_hard_seconds
@@ -233,6 +240,7 @@ class Call:
             self._on_slow(times)
 
     def _fail(self) -> None:
+        self._timer = None  # it refers to us: nobody but the collector would free both
         self._rpc.forget(self)
         host, port = self.address
         self._on_end(Timeout(f"no reply from {host}:{port}"))
@@ -241,18 +249,20 @@ class Call:
 async def outcome_of(begin: Callable[[Callable[[R | BytestagError], None]], Call]) -> R:
     """Await a call that ``begin`` starts; its error is raised, and with us it is cancelled."""
     future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-
-    def on_end(outcome: R | BytestagError) -> None:
-        if future.done():
-            return
-        if isinstance(outcome, BytestagError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-
-    call = begin(on_end)
+    call = begin(partial(_settle, future))
     try:
         return await future
     except asyncio.CancelledError:
         call.cancel()
         raise
+    finally:
+        del future  # it has the error, whose traceback has this frame
+
+
+def _settle(future: asyncio.Future[R], outcome: R | BytestagError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, BytestagError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -363,7 +363,7 @@ def test_a_donor_whose_slot_for_repairs_is_taken_says_so_and_is_asked_in_a_sessi
     run(main, conditions=CALM)
 
 
-def test_a_row_that_is_lost_at_one_holder_comes_back_within_four_periods():
+def test_a_row_that_is_lost_at_one_holder_comes_back_within_five_periods():
     async def main(world):
         async with Cluster(world, copies=3) as cluster:
             await cluster.start_many(5)
@@ -372,7 +372,7 @@ def test_a_row_that_is_lost_at_one_holder_comes_back_within_four_periods():
             await asyncio.sleep(4 * HOUR)
             for kvpid in rows:
                 cluster.true_closest(kvpid.key, 1)[0].stores.cache.remove(kvpid)
-            await asyncio.sleep((replication.AGREED_PERIODS + 1.25) * HOUR)
+            await asyncio.sleep((replication.CLAIM_PERIODS + 1.5) * HOUR)
             for kvpid in rows:
                 assert set(cluster.true_closest(kvpid.key, 3)) <= set(cluster.holders(kvpid))
 
