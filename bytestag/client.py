@@ -365,7 +365,7 @@ class Client:
     async def find(self, link: Link) -> Sources:
         """Return who holds or provides what a link names; raises NotFound or Unreachable."""
         with closing(self.fetcher(link)) as fetcher:
-            if not len(self.protocol.router):
+            if self.protocol.router.is_empty:
                 await fetcher.sources.probes_ended()  # whoever is there introduces us
             sources = await self.dht_network.find_value(link.key)
         if not sources.answered:

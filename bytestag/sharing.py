@@ -229,7 +229,7 @@ class Sharing:
     ) -> bool:
         """Announce the keys of a part of the key space; return whether anybody was told."""
         shared = self._stores.shared
-        if shared is None or not len(self._protocol.router):
+        if shared is None or self._protocol.router.is_empty:
             return False
         keys = await self._runtime.offload(self._keys, shared)
         is_renewal = self._cycle() is not None
@@ -273,7 +273,7 @@ class Sharing:
 
     async def republish(self) -> None:
         """Publish again what is due; while nobody is known, it stays so."""
-        while len(self._protocol.router):
+        while not self._protocol.router.is_empty:
             due = await self._runtime.offload(
                 self._stores.publish_due.take_due, self._runtime.wall(), REPUBLISHED_AT_ONCE
             )
@@ -365,7 +365,7 @@ class Sharing:
         assert stored is not None
         if watcher is not None and await self._runtime.offload(self._follow_links, stored):
             watcher.shares_changed()  # files were linked to, and nobody told us
-        if result.hashed and len(self._protocol.router):
+        if result.hashed and not self._protocol.router.is_empty:
             await self.provide(is_all=False)
 
     def close(self) -> None:
@@ -390,7 +390,7 @@ class Sharing:
             if record.index == kvpid.index
         ]
         await self._runtime.offload(self._stores.publish_due.put_many, due)
-        if not len(self._protocol.router):
+        if self._protocol.router.is_empty:
             return
         if changed or self._cycle() is None:
             await self.provide(is_all=False)

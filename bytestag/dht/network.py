@@ -114,7 +114,7 @@ class DHTNetwork(Server):
         found: list[Contact] = []
         for _ in range(JOIN_ROUNDS):
             found = await self._gather([self.protocol.ping(address) for address in known])
-            if len(self.protocol.router) or not found:
+            if not self.protocol.router.is_empty or not found:
                 break
             # They do not know their own addresses yet, nor we ours: each round tells one of us.
             await asyncio.sleep(JOIN_PAUSE_SECONDS)
@@ -122,12 +122,12 @@ class DHTNetwork(Server):
         for address in known:
             if address not in answered:
                 self.protocol.absentees.remember(address, self.runtime.monotonic())
-        if known and not found and not len(self.protocol.router):
+        if known and not found and self.protocol.router.is_empty:
             raise Unreachable(
                 f"none of {len(known)} known nodes answered",
                 hint="is the node up, and is it in the same network (--network)?",
             )
-        if len(self.protocol.router):
+        if not self.protocol.router.is_empty:
             await self.lookup(self.protocol.identity.node_id)
             await self.fill()
         return len(self.protocol.router)

@@ -117,6 +117,8 @@ class Publisher:
                 before = outcome.rows_with(wanted)
                 tried = await self._round(rows, near, wanted, keep_seconds, outcome, on_progress)
                 missing = outcome.rows - outcome.rows_with(wanted)
+                if not tried and not outcome.rows_with(wanted):
+                    return outcome  # nobody takes more: those who lack further copies are the same
                 if not missing or not tried:
                     break
                 idle_rounds = 0 if outcome.rows_with(wanted) > before else idle_rounds + 1

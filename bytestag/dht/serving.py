@@ -45,7 +45,7 @@ _Sized = tuple[m.Get | m.GetMany, int]
 
 class _Found(NamedTuple):
     answer: m.Found | m.FoundMany
-    plain: bytes
+    pieces: list[memoryview]
 
 
 class Serving:
@@ -171,8 +171,8 @@ class Serving:
         link.send(found.answer)
         ended = asyncio.Event()
         link.uploads_done[get.id] = ended.set
-        link.session.upload(get.id, get.slot, memoryview(found.plain), unit_bytes)
-        size = len(found.plain)
+        link.session.upload(get.id, get.slot, found.pieces, unit_bytes)
+        size = sum(map(len, found.pieces))
         del found  # the upload has the bytes for as long as it needs them
         try:
             seconds = self._config.transfer_idle_seconds + size / RATE_MIN
@@ -269,14 +269,14 @@ def _one(get: m.Get, row: ReadRow | None, unit_bytes: int) -> _Found | m.AbsentR
     if get.offset > record.size:
         return m.AbsentReason.RANGE
     answer = m.Found(get.id, record.index, record.blake3, record.size, others, unit_bytes)
-    return _Found(answer, value[get.offset : get.offset + get.length])
+    return _Found(answer, [memoryview(value)[get.offset : get.offset + get.length]])
 
 
 def _many(
     get: m.GetMany, rows: Sequence[ReadRow | None], unit_bytes: int
 ) -> _Found | m.AbsentReason:
-    held = [row.value for row in rows if row is not None]
+    held = [memoryview(row.value) for row in rows if row is not None]
     if not held:
         return m.AbsentReason.NOT_HELD
     bitmap = m.bitmap([row is not None for row in rows])
-    return _Found(m.FoundMany(get.id, bitmap, unit_bytes), b"".join(held))
+    return _Found(m.FoundMany(get.id, bitmap, unit_bytes), held)

@@ -164,7 +164,7 @@ class ShareJob:
 
     async def _publish_once(self) -> PublishOutcome:
         order, client = self._order, self._client
-        if not len(client.protocol.router):
+        if client.protocol.router.is_empty:
             await self._join()
 
         def on_progress(outcome: PublishOutcome) -> None:
@@ -187,15 +187,17 @@ class ShareJob:
             self._changed.set()
 
     async def _wait_for_peers(self, seconds: float) -> None:
-        """Wait, but no longer than until a peer comes that was not there."""
+        """Wait, but no longer than until a donor comes that was not there, or anybody at all."""
         router = self._client.protocol.router
-        known = {contact.id for contact in router}
+        was_alone = router.is_empty
+        known = {contact.id for contact in router if contact.is_donor}
         until = self._client.runtime.monotonic() + seconds
         while self._client.runtime.monotonic() < until:
             await asyncio.sleep(min(RETRY_SECONDS, seconds))
-            if {contact.id for contact in router} - known:
+            donors = {contact.id for contact in router if contact.is_donor}
+            if donors - known or (was_alone and not router.is_empty):
                 return
-            if not known:
+            if was_alone:
                 await self._join()
 
     async def _join(self) -> None:

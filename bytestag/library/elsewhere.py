@@ -227,7 +227,7 @@ class OwnClient:
             self._open[key] = asyncio.get_running_loop().create_future()
             self._reactor.create_task(self._serve(key, link))
         client, links = await asyncio.shield(self._open[key])
-        if not len(client.protocol.router):
+        if client.protocol.router.is_empty:
             await join_for(client, link)
         return client, links
 

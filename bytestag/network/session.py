@@ -288,7 +288,9 @@ class Session:
         """Plaintext of a full unit of the next upload."""
         return unit_bytes_for(self._sender.datagram_bytes)
 
-    def upload(self, transfer_id: bytes, slot: int, plain: memoryview, unit_bytes: int) -> Upload:
+    def upload(
+        self, transfer_id: bytes, slot: int, plain: Sequence[memoryview], unit_bytes: int
+    ) -> Upload:
         """Begin to send what a GET asked for."""
         upload = Upload(transfer_id, slot, plain, self.agreement.send_key, unit_bytes)
         self._sender.add(upload)

@@ -336,6 +336,9 @@ class TrainSender:
         size, body = UNIT_HEAD_BYTES, sealed.body_bytes
         text = sealed.ciphertext[first * body : (first + count) * body]
         number = self._number(now, count, body, upload=upload, unit=unit, first=first)
+        if count == 1:
+            head = UNIT_HEAD.pack(self._head, number, 0, first, upload.slot, unit, body)
+            return Burst([head, text], size + body, is_cut=self.is_cutting)
         head = self._head + number.to_bytes(4, "big") + bytes(2)
         block = bytearray((head + UNIT_TAIL.pack(upload.slot, unit, body)) * count)
         block[INDEX_AT::size] = RISING[:count]

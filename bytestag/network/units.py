@@ -6,8 +6,10 @@ Neither knows about loss; see ``trains``. Format: ``docs/protocol.rst``, "UNIT".
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bytestag.config import DATAGRAM_BYTES_MAX, TRAIN_SEGMENTS_MAX, UDP_BYTES_MAX
@@ -92,19 +94,26 @@ class SealedUnit:
 class Upload:
     """The sending end of a transfer."""
 
-    __slots__ = ("_key", "_plain", "_unacked", "next_unit", "slot", "transfer_id", "unit_bytes",
-                 "units", "units_count")  # fmt: skip
+    __slots__ = ("_ends", "_key", "_plain", "_unacked", "next_unit", "slot", "transfer_id",
+                 "unit_bytes", "units", "units_count")  # fmt: skip
 
     def __init__(
-        self, transfer_id: bytes, slot: int, plain: memoryview, root: bytes, unit_bytes: int
+        self,
+        transfer_id: bytes,
+        slot: int,
+        plain: Sequence[memoryview],
+        root: bytes,
+        unit_bytes: int,
     ) -> None:
+        """``plain`` may lie in pieces; they are sent as one value."""
         self.transfer_id = transfer_id
         self.slot = slot
         self.unit_bytes = unit_bytes
         self.next_unit = 0
-        self.units_count = -(-len(plain) // unit_bytes)
-        self.units: dict[int, SealedUnit] = {}
         self._plain = plain
+        self._ends = list(itertools.accumulate(map(len, plain)))
+        self.units_count = -(-self._ends[-1] // unit_bytes) if plain else 0
+        self.units: dict[int, SealedUnit] = {}
         self._key = AESGCM(unit_key(root, transfer_id))
         self._unacked = self.units_count
 
@@ -120,8 +129,7 @@ class Upload:
     def seal_next(self, body_bytes: int) -> tuple[int, SealedUnit]:
         """Encrypt the next unit; return its number and the sealed unit, which is kept."""
         number = self.next_unit
-        start = number * self.unit_bytes
-        plain = self._plain[start : start + self.unit_bytes]
+        plain = self._slice(number * self.unit_bytes)
         ciphertext = self._key.encrypt(_nonce(number), plain, _AAD.pack(number, len(plain)))
         body_bytes = _uneven_body(len(ciphertext), body_bytes)
         sealed = SealedUnit(memoryview(ciphertext), body_bytes, 0)
@@ -129,8 +137,21 @@ class Upload:
         self.units[number] = sealed
         self.next_unit += 1
         if not self.has_next:
-            self._plain = memoryview(b"")  # the ciphertext is kept, that is enough
+            self._plain = ()  # the ciphertext is kept, that is enough
         return number, sealed
+
+    def _slice(self, start: int) -> bytes | memoryview:
+        """Return the plaintext of a unit; only what lies in several pieces is copied."""
+        at = bisect_right(self._ends, start)
+        start -= self._ends[at - 1] if at else 0
+        found, left = self._plain[at][start : start + self.unit_bytes], self.unit_bytes
+        if len(found) == left or at == len(self._plain) - 1:
+            return found
+        parts = [found]
+        for piece in self._plain[at + 1 :]:
+            left -= len(parts[-1])
+            parts.append(piece[:left])
+        return b"".join(parts)
 
     def cut_anew(self, body_bytes: int) -> Iterator[tuple[int, int]]:
         """Cut units of which nothing has arrived into smaller segments: yield (unit, segments).
@@ -155,7 +176,7 @@ class Upload:
     def forget(self) -> None:
         """Keep no bytes any more: nothing of it will be sent again."""
         self.units.clear()
-        self._plain = memoryview(b"")
+        self._plain = ()
 
 
 def _uneven_body(size: int, body_bytes: int) -> int:

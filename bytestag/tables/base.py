@@ -20,7 +20,7 @@ from typing import NamedTuple
 from bytestag import config
 from bytestag.errors import StorageError
 from bytestag.events.observer import Observer
-from bytestag.hashing import blake3, sha1
+from bytestag.hashing import Buffer, blake3, sha1
 from bytestag.keys import KeyBytes
 
 
@@ -140,7 +140,7 @@ class ReadRow(NamedTuple):
     """A row with its verified bytes."""
 
     record: KVPRecord
-    value: bytes
+    value: Buffer
     others: int
     """How many more rows fit what was asked, as far as it was looked."""
 
@@ -384,7 +384,7 @@ def own_record(kvpid: KVPID, value: bytes, timestamp: int = 0) -> KVPRecord:
     )
 
 
-def still_match(record: KVPRecord, value: bytes) -> bool:
+def still_match(record: KVPRecord, value: Buffer) -> bool:
     """Return whether bytes whose SHA-1 was compared once are the same today: BLAKE3 decides."""
     return len(value) == record.size and blake3(value) == record.blake3
 

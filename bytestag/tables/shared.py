@@ -310,9 +310,9 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
         """Read a part from the first file that still has it; name those that have not."""
         place = self._places.get(record.index)
         if place is not None and place.record.blake3 == record.blake3:
-            (value,) = read_places(place.path, [place])
-            if still_match(record, value):
-                return value
+            (found,) = read_places(place.path, [place])
+            if still_match(record, found):
+                return bytes(found)
         names = {"key": record.index, "blake3": record.blake3, "after": 0}
         while True:
             with self.database.read() as connection:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from bytestag.config import VALUE_BYTES_MAX
 from bytestag.recent import Recent
 from bytestag.tables.base import KVPRecord
 from bytestag.tables.file_hashing import open_file
 
 PLACES_MAX = 4096
 PLACES_AHEAD = 256
+RUN_BYTES_MAX = VALUE_BYTES_MAX
+"""What readers ask for at one go is freed when they have it."""
 
 
 class Place(NamedTuple):
@@ -59,10 +62,35 @@ class Places:
             self._places.clear()
 
 
-def read_places(path: bytes, places: Sequence[Place]) -> list[bytes]:
-    """Return what is at some places of a file now; nothing for all if it cannot be read."""
+def read_places(path: bytes, places: Sequence[Place]) -> list[memoryview]:
+    """Return what is at some places of a file now; nothing for all if it cannot be read.
+
+    Places that follow each other are read at one go.
+    """
     try:
         with open_file(path) as file:
-            return [os.pread(file.fileno(), p.record.size, p.offset) for p in places]
+            return [part for run in _runs(places) for part in _read_run(file.fileno(), run)]
     except OSError:
-        return [b""] * len(places)
+        return [memoryview(b"")] * len(places)
+
+
+def _runs(places: Sequence[Place]) -> Iterator[list[Place]]:
+    run: list[Place] = []
+    end = size = 0
+    for place in places:
+        if place.offset != end or size + place.record.size > RUN_BYTES_MAX:
+            if run:
+                yield run
+            run, size = [], 0
+        run.append(place)
+        size += place.record.size
+        end = place.offset + place.record.size
+    if run:
+        yield run
+
+
+def _read_run(fd: int, run: Sequence[Place]) -> list[memoryview]:
+    begin = run[0].offset
+    size = run[-1].offset + run[-1].record.size - begin
+    whole = memoryview(os.pread(fd, size, begin))
+    return [whole[p.offset - begin :][: p.record.size] for p in run]

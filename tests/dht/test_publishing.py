@@ -7,6 +7,7 @@ import pytest
 from bytestag.config import DAY, HOUR
 from bytestag.crypto.deposits import read_deposit, split_proof
 from bytestag.dht.fetching import Wanted
+from bytestag.dht.neighbours import Neighbours
 from bytestag.dht.publishing import PublishOutcome, availability, is_safe_to_leave
 from bytestag.dht.stock import StockStorage
 from bytestag.errors import PacketError
@@ -69,6 +70,25 @@ def test_with_nobody_to_push_to_the_outcome_says_so_and_nothing_hangs():
             assert outcome.copies == [10, 0, 0, 0]
             assert outcome.donors == 0
 
+    run(main, conditions=CALM)
+
+
+def test_without_a_donor_each_row_is_looked_at_once(monkeypatch):
+    asked = []
+    donors_of = Neighbours.donors
+
+    async def donors(self, key, count):
+        asked.append(key)
+        return await donors_of(self, key, count)
+
+    async def main(world):
+        async with Cluster(world) as cluster:
+            await cluster.start(cache_bytes=0)
+            _, outcome = await published(cluster, values(30), copies=8)
+            assert outcome.copies_min == 0
+            assert len(asked) == 30
+
+    monkeypatch.setattr(Neighbours, "donors", donors)
     run(main, conditions=CALM)
 
 

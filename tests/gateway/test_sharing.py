@@ -3,9 +3,11 @@ import threading
 
 import pytest
 
+from bytestag.crypto.identity import DONOR
 from bytestag.daemon.nodes import open_client, open_node
 from bytestag.daemon.settings import NodeSettings
 from bytestag.dht.publishing import PublishOutcome
+from bytestag.dht.routing import Contact
 from bytestag.errors import Incomplete, StorageError, Timeout, Unreachable, UsageError
 from bytestag.events.runtime import system_runtime
 from bytestag.gateway import events, jobs, sharing
@@ -202,3 +204,34 @@ def test_a_slow_reader_misses_progress_and_nothing_else():
     seen = asyncio.run(main())
     assert len(seen) == 257
     assert seen[-1] == {"type": "result"}
+
+
+def test_only_a_donor_or_the_first_peer_ends_the_wait_for_more(with_node, source, monkeypatch):
+    monkeypatch.setattr(sharing, "RETRY_SECONDS", 0.01)
+
+    async def check(client):
+        def meet(number, capabilities):
+            id_ = number.to_bytes(20, "big")
+            contact = Contact(id_, ("127.0.0.1", 4000 + number), capabilities=capabilities)
+            client.protocol.router.add_contact(contact)
+
+        async def ends_soon():
+            try:
+                await asyncio.wait_for(asyncio.shield(waiting), 0.3)
+            except TimeoutError:
+                return False
+            return True
+
+        job = ShareJob(client, ShareOrder(source, copies=2, keep_seconds=0), lambda event: None)
+        waiting = asyncio.ensure_future(job._wait_for_peers(60))
+        await asyncio.sleep(0)
+        meet(1, 0)
+        assert await ends_soon()  # somebody can be told that we serve
+        waiting = asyncio.ensure_future(job._wait_for_peers(60))
+        await asyncio.sleep(0)
+        meet(2, 0)
+        assert not await ends_soon()
+        meet(3, DONOR)
+        assert await ends_soon()
+
+    with_node(check)

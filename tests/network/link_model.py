@@ -107,7 +107,7 @@ class Run:
             size = VALUE_BYTES if self.left is None else min(VALUE_BYTES, self.left)
             if self.left is not None:
                 self.left -= size
-            value = memoryview(bytes(size))
+            value = [memoryview(bytes(size))]
             self.sender.add(
                 Upload(id_, int.from_bytes(id_, "big") % 65536, value, bytes(32), UNIT_BYTES)
             )

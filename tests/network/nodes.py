@@ -101,7 +101,7 @@ class Node:
         link.send(m.Found(get.id, sha1(value), blake3(value), len(value), 0, unit_bytes))
         link.uploads_done[get.id] = lambda: None
         plain = memoryview(value)[get.offset : get.offset + get.length]
-        link.session.upload(get.id, get.slot, plain, unit_bytes)
+        link.session.upload(get.id, get.slot, [plain], unit_bytes)
 
 
 async def fetch(node, peer, key, length, **options):

@@ -21,7 +21,7 @@ def transfer(pair, value, transfer_id=TRANSFER):
     download = pair.alice.expect_download(transfer_id, len(value))
     unit_bytes = pair.bob.unit_bytes
     download.announce(len(value), unit_bytes)
-    pair.bob.upload(transfer_id, download.slot, memoryview(value), unit_bytes)
+    pair.bob.upload(transfer_id, download.slot, [memoryview(value)], unit_bytes)
     return download
 
 
@@ -233,7 +233,7 @@ def test_what_was_learnt_of_a_path_is_not_held_of_another(host, is_other):
 
 def test_a_probe_of_the_old_path_says_nothing_of_the_size_that_the_new_one_takes():
     pair = confirmed(Wire(mtu_bytes=1300))
-    pair.bob.upload(TRANSFER, 0, memoryview(bytes(10)), pair.bob.unit_bytes)
+    pair.bob.upload(TRANSFER, 0, [memoryview(bytes(10))], pair.bob.unit_bytes)
     (probe,) = [
         burst.buffers[0]
         for burst, _ in pair.bob.bursts_to_send(pair.now)
@@ -250,7 +250,7 @@ def test_a_session_ends_with_who_acknowledges_whatever_may_have_been_sent():
     """He would have us send as fast as we can over a path that takes a hundredth."""
     pair = confirmed()
     for number in range(100):
-        value = memoryview(bytes(2**20))
+        value = [memoryview(bytes(2**20))]
         pair.bob.upload(number.to_bytes(20, "big"), number, value, pair.bob.unit_bytes)
     sent = 0
     for round_ in range(100):
@@ -272,7 +272,7 @@ def test_what_comes_before_its_found_is_kept_and_does_not_come_again():
     value = random.Random(5).randbytes(2**19)
     download = pair.alice.expect_download(TRANSFER, len(value))
     unit_bytes = pair.bob.unit_bytes
-    pair.bob.upload(TRANSFER, download.slot, memoryview(value), unit_bytes)
+    pair.bob.upload(TRANSFER, download.slot, [memoryview(value)], unit_bytes)
     pair.drive(lambda: False, seconds=1)
     assert not pair.bob.uploads_active  # all is acknowledged
     pair.alice.announce(download, len(value), unit_bytes)
@@ -286,7 +286,7 @@ def test_what_comes_before_its_found_is_kept_and_does_not_come_again():
 def test_before_a_found_no_more_is_kept_than_was_asked_for():
     pair = confirmed()
     download = pair.alice.expect_download(TRANSFER, 100_000)
-    pair.bob.upload(TRANSFER, download.slot, memoryview(bytes(2**20)), pair.bob.unit_bytes)
+    pair.bob.upload(TRANSFER, download.slot, [memoryview(bytes(2**20))], pair.bob.unit_bytes)
     pair.drive(lambda: False, seconds=1)
     kept = sum(len(body) for *_, body in download.take_early())
     assert 100_000 < kept < 130_000
@@ -321,7 +321,7 @@ def test_a_path_that_takes_less_than_it_did_is_found_out():
 def test_what_came_before_its_found_and_fits_no_unit_fails_the_transfer():
     pair = confirmed()
     download = pair.alice.expect_download(TRANSFER, 100_000)
-    pair.bob.upload(TRANSFER, download.slot, memoryview(bytes(90_000)), pair.bob.unit_bytes)
+    pair.bob.upload(TRANSFER, download.slot, [memoryview(bytes(90_000))], pair.bob.unit_bytes)
     pair.drive(lambda: False, seconds=1)
     pair.alice.announce(download, 1000, 2000)
     pair.flush(pair.alice)

@@ -380,7 +380,7 @@ def test_a_holder_that_lies_about_the_size_gets_no_more_than_was_asked_for():
         def serve(link, get):
             unit_bytes = link.session.unit_bytes
             link.send(m.Found(get.id, bytes(20), bytes(32), 2**20, 0, unit_bytes))
-            link.session.upload(get.id, get.slot, memoryview(bytes(2**20)), unit_bytes)
+            link.session.upload(get.id, get.slot, [memoryview(bytes(2**20))], unit_bytes)
 
         bob.serve = serve
         with pytest.raises((Corrupt, Timeout)):

@@ -40,7 +40,7 @@ def sender(value_bytes=10 * UNIT_BYTES, window_bytes=10**9, rtt=0.1):
     estimator = Rtt()
     estimator.sample(rtt)
     made = TrainSender(bytes(8), estimator, Open(window_bytes))
-    upload = Upload(bytes(20), 5, memoryview(bytes(value_bytes)), bytes(32), UNIT_BYTES)
+    upload = Upload(bytes(20), 5, [memoryview(bytes(value_bytes))], bytes(32), UNIT_BYTES)
     made.add(upload)
     return made, upload
 
@@ -137,7 +137,7 @@ def test_acknowledgements_of_trains_never_sent_or_sent_before_change_nothing():
 def test_who_acknowledges_a_number_that_was_left_out_is_found_out():
     estimator = Rtt()
     made = TrainSender(bytes(8), estimator, Open(10**9), lambda: 100)
-    made.add(Upload(bytes(20), 5, memoryview(bytes(200 * UNIT_BYTES)), bytes(32), UNIT_BYTES))
+    made.add(Upload(bytes(20), 5, [memoryview(bytes(200 * UNIT_BYTES))], bytes(32), UNIT_BYTES))
     numbers = {train for _ in range(9) for train, *_ in sent(made, 0.0)}
     assert set(range(202)) - numbers == {3, 105}  # 100 // 32, and a hundred and one later
     for number in sorted(numbers)[:50]:
@@ -170,7 +170,7 @@ def test_what_was_taken_for_lost_too_soon_makes_patient():
     made.on_timeout(0.2)
     assert sent(made, 0.2)[0] == (3, 0, 0, 0)
     made.receive_units(acked(0), 0.21)  # it was only late
-    made.add(Upload(bytes([1]) * 20, 6, memoryview(bytes(10)), bytes(32), UNIT_BYTES))
+    made.add(Upload(bytes([1]) * 20, 6, [memoryview(bytes(10))], bytes(32), UNIT_BYTES))
     sent(made, 0.22)
     made.receive_units(acked(2), 0.23)
     assert made._patience == 2.0
@@ -206,7 +206,7 @@ def test_a_cancelled_upload_is_not_sent_again():
 
 
 def other(number=1, value_bytes=10):
-    value = memoryview(bytes(value_bytes))
+    value = [memoryview(bytes(value_bytes))]
     return Upload(bytes([number]) * 20, 6, value, bytes(32), UNIT_BYTES)
 
 
@@ -238,7 +238,7 @@ def test_of_cancelled_uploads_no_bytes_are_kept():
     sent(made, 0.0)  # the first one goes on
     for number in range(1, 10):
         value = bytearray(10 * UNIT_BYTES)
-        upload = Upload(bytes([number]) * 20, 6, memoryview(value), bytes(32), UNIT_BYTES)
+        upload = Upload(bytes([number]) * 20, 6, [memoryview(value)], bytes(32), UNIT_BYTES)
         made.add(upload)
         made.cancel(upload.transfer_id)
         del upload
@@ -267,7 +267,7 @@ def test_one_wake_up_sends_so_much_at_most_however_fast_the_path_seems_to_be():
 
 def test_uploads_are_sent_in_order_of_arrival():
     made, _ = sender(UNIT_BYTES)
-    made.add(Upload(bytes([1]) * 20, 6, memoryview(bytes(10)), bytes(32), UNIT_BYTES))
+    made.add(Upload(bytes([1]) * 20, 6, [memoryview(bytes(10))], bytes(32), UNIT_BYTES))
     slots = [UNIT_HEAD.unpack(b.buffers[0])[4] for b in made.bursts_to_send(0.0)]
     assert slots == [5, 6]
     assert made.active == 2

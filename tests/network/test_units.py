@@ -25,10 +25,21 @@ UNIT_BYTES = unit_bytes_for(DATAGRAM_BYTES_MAX)
 
 
 def pair(value, unit_bytes=UNIT_BYTES, root=ROOT, transfer_id=TRANSFER):
-    upload = Upload(transfer_id, 3, memoryview(value), root, unit_bytes)
+    upload = Upload(transfer_id, 3, [memoryview(value)], root, unit_bytes)
     download = Download(TRANSFER, 3, ROOT, VALUE_BYTES_MAX)
     download.announce(len(value), unit_bytes)
     return upload, download
+
+
+@given(st.lists(st.integers(0, 5_000), max_size=12), st.integers(1024, 4_000))
+def test_a_value_in_pieces_is_sent_as_one(sizes, unit_bytes):
+    rng = random.Random(1)
+    pieces = [memoryview(rng.randbytes(size)) for size in sizes]
+    upload = Upload(TRANSFER, 3, pieces, ROOT, unit_bytes)
+    whole = Upload(TRANSFER, 3, [memoryview(b"".join(pieces))], ROOT, unit_bytes)
+    assert upload.units_count == whole.units_count
+    assert segments(upload, 1_500) == segments(whole, 1_500)
+    assert upload.units.keys() == whole.units.keys()
 
 
 def segments(upload, body_bytes=BODY):

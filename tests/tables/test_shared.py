@@ -18,7 +18,7 @@ from bytestag.models.directory import DirectoryManifest
 from bytestag.models.fileinfo import FileInfo
 from bytestag.models.safe_names import check_tree
 from bytestag.tables import file_hashing, schema, shared_queries
-from bytestag.tables.base import KVPID, KVPTable, Verdict, bytes_match
+from bytestag.tables.base import KVPID, Asked, KVPTable, Verdict, bytes_match
 from bytestag.tables.database_engine import Database
 from bytestag.tables.shared import SharedFilesKVPTable
 from tests.tables.helpers import COLLISIONS, NOW, key_of, row
@@ -646,3 +646,31 @@ def test_a_large_share_is_read_in_the_order_of_all_rows(share: Share, monkeypatc
 def test_a_path_that_no_system_takes_cannot_be_shared(share: Share) -> None:
     with pytest.raises(UsageError):
         share.table.add_path(share.root / ("x" * 300))
+
+
+def test_parts_that_follow_each_other_are_read_at_one_go_and_verified_each(share, monkeypatch):
+    value = pattern(6 * PART + 100)
+    path = share.write("large", value)
+    share.table.scan()
+    parts = [value[at : at + PART] for at in range(0, len(value), PART)]
+    asked = [Asked(key_of(part), key_of(part), blake3(part)[:8]) for part in parts]
+    share.table.read(name_of(parts[0]))  # the places of those that follow are known now
+    sizes = []
+    read = os.pread
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        sizes.append(size)
+        return read(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+
+    def read_all() -> list[bytes | None]:
+        return [row and bytes(row.value) for row in share.table.read_remembered(asked[1:])]
+
+    assert read_all() == parts[1:]
+    assert sizes == [4 * PART, PART + 100]
+    changed = bytearray(value)
+    changed[3 * PART] ^= 1
+    del changed[5 * PART + 10 :]
+    path.write_bytes(changed)
+    assert read_all() == [parts[1], parts[2], None, parts[4], None, None]

@@ -217,7 +217,7 @@ def session_datagrams(ours: Any, theirs: Any) -> Iterator[Vector]:
     value = bytes(i % 251 for i in range(UNIT_BYTES + 300))
     sender = TrainSender(theirs.remote_id, Rtt(), Congestion(2**20))
     sender.datagram_bytes = BODY_BYTES + 24
-    sender.add(Upload(ID, 3, memoryview(value), theirs.send_key, UNIT_BYTES))
+    sender.add(Upload(ID, 3, [memoryview(value)], theirs.send_key, UNIT_BYTES))
     for train, burst in enumerate(sender.bursts_to_send(0.0)):
         joined = b"".join(burst.buffers)
         size = burst.segment_bytes
