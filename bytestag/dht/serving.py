@@ -269,7 +269,7 @@ def _one(get: m.Get, row: ReadRow | None, unit_bytes: int) -> _Found | m.AbsentR
     if get.offset > record.size:
         return m.AbsentReason.RANGE
     answer = m.Found(get.id, record.index, record.blake3, record.size, others, unit_bytes)
-    return _Found(answer, [memoryview(value)[get.offset : get.offset + get.length]])
+    return _Found(answer, _pieces([memoryview(value)[get.offset : get.offset + get.length]]))
 
 
 def _many(
@@ -279,4 +279,11 @@ def _many(
     if not held:
         return m.AbsentReason.NOT_HELD
     bitmap = m.bitmap([row is not None for row in rows])
-    return _Found(m.FoundMany(get.id, bitmap, unit_bytes), held)
+    return _Found(m.FoundMany(get.id, bitmap, unit_bytes), _pieces(held))
+
+
+def _pieces(views: list[memoryview]) -> list[memoryview]:
+    """Return what is to be sent; copied if it would keep much more than itself in memory."""
+    size = sum(map(len, views))
+    kept = {id(view.obj): len(view.obj) for view in views}  # type: ignore[arg-type]
+    return views if 2 * size > sum(kept.values()) else [memoryview(b"".join(views))]

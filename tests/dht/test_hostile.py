@@ -150,7 +150,7 @@ def test_a_byte_of_a_large_value_keeps_no_more_than_that_in_memory():
             await asyncio.sleep(1)
             there = holder.sessions.link_to(thief.identity.node_id)
             kept = []
-            there.session.upload = lambda id_, slot, part, unit_bytes: kept.append(part)
+            there.session.upload = lambda id_, slot, pieces, unit_bytes: kept.extend(pieces)
             link.send(m.Get(bytes(20), 0, kvpid.key, None, b"", 7, 1))
             await asyncio.sleep(1)
             assert [bytes(part) for part in kept] == [value[7:8]]
