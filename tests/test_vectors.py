@@ -15,6 +15,7 @@ from bytestag.crypto.primitives import AESGCM
 from bytestag.crypto.providers import keys_digest, read_provider_record, read_renewal
 from bytestag.network import frames, messages, packets
 from bytestag.network.control import ControlChannel
+from bytestag.network.handshake import Responder
 from bytestag.network.rtt import Rtt
 from bytestag.network.tokens import TokenMint
 from bytestag.network.units import UNIT_HEAD, Download, unit_key
@@ -86,6 +87,23 @@ def test_control_datagrams_are_read():
     reply = packets.decode_reply(packets.split(packed("bt_find_value reply"))[1], wire.NETWORK)
     assert reply.value == wire.VALUE
     assert reply.held == [packets.Held(wire.KEY, len(wire.VALUE), wire.B3)]
+
+
+def test_the_init_with_an_early_get_is_read():
+    responder = Responder(
+        wire.BOB,
+        wire.NETWORK,
+        TokenMint(wire.SECRET),
+        pow_bits=0,
+        capabilities=0,
+        burst_bytes=0,
+        random_bytes=bytes,
+    )
+    datagram = packed("INIT with an early GET")
+    _, agreement = responder.receive(datagram, wire.ALICE_AT, wire.NOW)
+    (early,) = agreement.early
+    assert messages.decode(early).key == wire.KEY
+    assert agreement.node_id == wire.ALICE.node_id
 
 
 def test_session_datagrams_are_read_with_the_keys_of_the_handshake():

@@ -29,6 +29,9 @@ MANY = 2
 COMPARES = 4
 """Capability: compares rows in the clear as well (``bt_compare``, ``bt_prove``)."""
 
+EARLY = 8
+"""Capability: answers a GET that came with the INIT; said in the handshake alone."""
+
 CARD_HOURS = 24
 SKEW_HOURS = 2
 _CARD_DOMAIN = b"bytestag/card/1"

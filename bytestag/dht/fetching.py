@@ -23,7 +23,9 @@ from bytestag.events.tasks import Parent
 from bytestag.hashing import Buffer, blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
-from bytestag.network.links import Busy, Fetched, Link
+from bytestag.network.conversation import Fetched
+from bytestag.network.early import Early
+from bytestag.network.links import Busy, Link
 from bytestag.network.packets import Held
 from bytestag.tables.base import KVPTable
 
@@ -291,8 +293,11 @@ class Fetcher:
 
     async def _get(self, source: Source, wanted: Wanted) -> bytes:
         """Get what one source says is the value; who fails is not asked again for a while."""
-        async with self.sources.asking(source) as link:
-            fetched = await self._get_patiently(link, wanted)
+        early = self._network.sessions.early(
+            wanted.key, wanted.index or None, wanted.blake3[:8], wanted.size
+        )
+        async with self.sources.asking(source, early=early) as link:
+            fetched = await self._get_patiently(link, wanted, early)
         return bytes(fetched.value)
 
     async def _get_many(
@@ -309,7 +314,7 @@ class Fetcher:
         self.counts.bytes_received += len(value)
         self.counts.by_source[source.contact.id] += len(value)
 
-    async def _get_patiently(self, link: Link, wanted: Wanted) -> Fetched:
+    async def _get_patiently(self, link: Link, wanted: Wanted, early: Early | None) -> Fetched:
         for attempt in range(ROUNDS_MAX):
             try:
                 return await link.get(
@@ -318,6 +323,7 @@ class Fetcher:
                     wanted.blake3[:8],
                     length=wanted.size,
                     idle_seconds=self._config.transfer_idle_seconds,
+                    early=early,
                 )
             except Busy:
                 await asyncio.sleep(BUSY_SECONDS * (attempt + 1))

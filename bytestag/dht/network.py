@@ -22,6 +22,7 @@ from bytestag.dht.walking import LookupOutcome, Walk
 from bytestag.errors import BytestagError, PacketError, Unreachable
 from bytestag.events.runtime import Runtime
 from bytestag.keys import KeyBytes
+from bytestag.network.early import Early
 from bytestag.network.links import Link
 from bytestag.network.packets import Held
 from bytestag.network.sessions import Peer, Sessions
@@ -318,8 +319,8 @@ class DHTNetwork(Server):
 
     # --- Talking ---------------------------------------------------------------------------------
 
-    async def link_to(self, contact: Contact) -> Link:
-        """Return a session with a contact.
+    async def link_to(self, contact: Contact, early: Early | None = None) -> Link:
+        """Return a session with a contact; ``early`` is asked with the handshake, if there is one.
 
         Raises:
             Timeout, RemoteError: it does not answer, or is not who it should be.
@@ -333,7 +334,7 @@ class DHTNetwork(Server):
             raise PacketError("a contact without a card")
         token = self.protocol.token_for(contact.address) or contact.token
         peer = Peer(contact.node_id, contact.address, contact.card.x25519, token)
-        return await self.sessions.connect(peer)
+        return await self.sessions.connect(peer, early)
 
     async def reach_provider(
         self, node_id: bytes, addresses: Sequence[Address], *, is_hearsay: bool = True

@@ -17,6 +17,7 @@ from bytestag.dht.source import GETS_NEAR, Source
 from bytestag.errors import BytestagError, NotFound, Unreachable
 from bytestag.events.runtime import Runtime
 from bytestag.events.tasks import Parent, Task
+from bytestag.network.early import Early
 from bytestag.network.links import Busy, Link
 
 _logger = logging.getLogger(__name__)
@@ -131,15 +132,18 @@ class SourceBook:
     # --- Asking ----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def asking(self, source: Source, values: int = 1) -> AsyncIterator[Link]:
+    async def asking(
+        self, source: Source, values: int = 1, early: Early | None = None
+    ) -> AsyncIterator[Link]:
         """Have a session with a source while values are asked for, and learn how long it takes.
 
-        Who fails is not asked again for a while, unless he only was busy or had nothing.
+        ``early`` goes with the handshake, if there is one. Who fails is not asked again for a
+        while, unless he only was busy or had nothing.
         """
         source.active += values
         began = self._runtime.monotonic()
         try:
-            link = await self._network.link_to(source.contact)
+            link = await self._network.link_to(source.contact, early)
             yield link
         except NotFound:
             raise
@@ -150,6 +154,8 @@ class SourceBook:
             self.mistrust(source, error)
             raise
         finally:
+            if early is not None:
+                early.drop()
             source.active -= values
             self._freed.set()
         source.learn(self._runtime.monotonic() - began, link.session.rtt_seconds, values)

@@ -70,6 +70,8 @@ class Agreement:
     """What the other end can take at once."""
     address: Address
     is_initiator: bool
+    early: tuple[bytes, ...] = ()
+    """Messages that came with the INIT."""
 
 
 def header(connection_id: bytes, kind: int) -> bytes:
@@ -107,10 +109,13 @@ class Initiator:
         burst_bytes: int,
         token: bytes,
         random_bytes: Callable[[int], bytes],
+        early: bytes = b"",
     ) -> None:
+        """``early`` is a message that changes nothing, to go along."""
         self._identity = identity
         self._network_id = network_id
         self._responder = responder
+        self._early = [codec.Raw(early)] if early else []
         self._responder_static = responder_static
         self.address = address
         self._capabilities = capabilities
@@ -149,7 +154,11 @@ class Initiator:
             remote_static=self._responder_static,
         )
         payload = _InitPayload(
-            self._identity.signing.public, self.local_id, self._capabilities, self._burst_bytes, []
+            self._identity.signing.public,
+            self.local_id,
+            self._capabilities,
+            self._burst_bytes,
+            self._early,
         )
         message = self._noise.write_1(codec.encode(payload))
         self.datagram = header(self.local_id, INIT) + token + message
@@ -243,6 +252,7 @@ class Responder:
             max(payload.receive_burst, BURST_BYTES_MIN),
             address,
             is_initiator=False,
+            early=tuple(map(bytes, payload.early)),
         )
 
     def _challenge(self, datagram: bytes, remote_id: bytes, address: Address, now: float) -> bytes:

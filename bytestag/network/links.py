@@ -6,18 +6,19 @@ What a peer asks of us goes to ``owner.handle``; it must return at once.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from bytestag.crypto.identity import MANY, Address
+from bytestag.crypto.identity import EARLY, MANY, Address
 from bytestag.errors import BytestagError, Corrupt, NotFound, PacketError, RemoteError, Timeout
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
-from bytestag.network import session as s
+from bytestag.network import session_events as e
+from bytestag.network.conversation import Conversation, Fetched, Incoming
+from bytestag.network.early import Early
 from bytestag.network.rate_limit import RateLimit
+from bytestag.network.session import Session
 from bytestag.network.units import Download
 
 _logger = logging.getLogger(__name__)
@@ -56,66 +57,10 @@ class Owner(Protocol):
     def count(self, reason: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a GET brought: bytes that authenticate, not yet compared with any hash."""
-
-    value: bytearray
-    index: bytes
-    blake3: bytes
-    size: int
-    others: int
-
-
-@dataclass(slots=True)
-class _Incoming:
-    """A GET of ours under way."""
-
-    download: Download
-    offset: int
-    lengths: Sequence[int]
-    """Of each value at most so many bytes."""
-    done: asyncio.Future[None]
-
-    def length(self, found: m.Found | m.FoundMany) -> int:
-        """Return how many bytes an answer promises."""
-        if isinstance(found, m.Found):
-            return min(max(found.size - self.offset, 0), self.lengths[0])
-        held = m.flags(found.bitmap, len(self.lengths))
-        return sum(itertools.compress(self.lengths, held))
-
-
-class Conversation:
-    """A question whose answers are awaited one by one."""
-
-    def __init__(self, link: Link, id_: bytes, answers: asyncio.Queue[m.Message | None]) -> None:
-        self._link = link
-        self._id = id_
-        self._answers = answers
-
-    async def next(self, seconds: float) -> m.Message:
-        """Return the next answer; raises Timeout, or RemoteError when the session ended."""
-        if self._answers.empty():
-            try:
-                async with asyncio.timeout(seconds):
-                    answer = await self._answers.get()
-            except TimeoutError:
-                raise Timeout(f"no answer within {seconds:g} s") from None
-        else:
-            answer = self._answers.get_nowait()
-        if answer is None:
-            raise RemoteError("the session ended")
-        return answer
-
-    def close(self) -> None:
-        """Await no more answers; idempotent."""
-        self._link.forget(self._id)
-
-
 class Link:
     """A session with its timer, the questions that wait, and the transfers under way."""
 
-    def __init__(self, owner: Owner, session: s.Session, limits: Sequence[RateLimit] = ()) -> None:
+    def __init__(self, owner: Owner, session: Session, limits: Sequence[RateLimit] = ()) -> None:
         """``limits`` bound the rate at which bytes are asked for."""
         self._owner = owner
         self.session = session
@@ -123,7 +68,7 @@ class Link:
         self.gets = asyncio.Semaphore(OFFERED_PER_PEER_MAX)
         """Places for values that this peer offered, asked of it at one time."""
         self._waiting: dict[bytes, asyncio.Queue[m.Message | None]] = {}
-        self._incoming: dict[bytes, _Incoming] = {}
+        self._incoming: dict[bytes, Incoming] = {}
         self.uploads_done: dict[bytes, Callable[[], None]] = {}
         self._progressed = 0.0
         """When the last unit of any transfer came: those behind it wait for their turn."""
@@ -165,13 +110,18 @@ class Link:
 
     def open(self, message: m.Message) -> Conversation:
         """Send a question that has several answers."""
+        conversation = self._listen(message.id)
+        if not self.session.is_closed:
+            self.send(message)
+        return conversation
+
+    def _listen(self, id_: bytes) -> Conversation:
+        """Await the answers to a question."""
         queue: asyncio.Queue[m.Message | None] = asyncio.Queue()
-        self._waiting[message.id] = queue
+        self._waiting[id_] = queue
         if self.session.is_closed:
             queue.put_nowait(None)
-        else:
-            self.send(message)
-        return Conversation(self, message.id, queue)
+        return Conversation(queue, lambda: self.forget(id_))
 
     def forget(self, id_: bytes) -> None:
         self._waiting.pop(id_, None)
@@ -185,8 +135,9 @@ class Link:
         offset: int = 0,
         length: int,
         idle_seconds: float,
+        early: Early | None = None,
     ) -> Fetched:
-        """Fetch bytes of a value.
+        """Fetch bytes of a value. ``early`` is the same question, which may be under way already.
 
         Raises:
             NotFound: the peer does not hold it.
@@ -195,12 +146,18 @@ class Link:
             Corrupt: a unit did not authenticate.
             RemoteError: the peer broke off or broke the rules.
         """
-        await self._await_turn(length)
-        incoming = self._expect([length], offset)
-        download = incoming.download
-        question = m.Get(download.transfer_id, download.slot, key, index, selector, offset, length)
-        found = await self._transfer(incoming, question, m.Found, idle_seconds)
-        return Fetched(download.buffer, found.index, found.blake3, found.size, found.others)
+        if early is not None and early.take():
+            incoming = self._incoming[early.question.id]
+        else:
+            await self._await_turn(length)
+            incoming = self._ask_for(
+                [length],
+                lambda id_, slot: m.Get(id_, slot, key, index, selector, offset, length),
+                offset,
+            )
+        found = await self._transfer(incoming, m.Found, idle_seconds)
+        value = incoming.download.buffer
+        return Fetched(value, found.index, found.blake3, found.size, found.others)
 
     async def get_many(
         self, wants: Sequence[m.Want], *, idle_seconds: float
@@ -211,50 +168,89 @@ class Link:
         """
         lengths = [want.length for want in wants]
         await self._await_turn(sum(lengths))
-        incoming = self._expect(lengths)
-        download = incoming.download
-        question = m.GetMany(download.transfer_id, download.slot, list(wants))
-        found = await self._transfer(incoming, question, m.FoundMany, idle_seconds)
-        whole, start = memoryview(download.buffer), 0
+        incoming = self._ask_for(lengths, lambda id_, slot: m.GetMany(id_, slot, list(wants)))
+        found = await self._transfer(incoming, m.FoundMany, idle_seconds)
+        whole, start = memoryview(incoming.download.buffer), 0
         values: list[memoryview | None] = []
         for length, is_held in zip(lengths, m.flags(found.bitmap, len(lengths)), strict=True):
             values.append(whole[start : start + length] if is_held else None)
             start += length * is_held
         return values
 
-    def _expect(self, lengths: Sequence[int], offset: int = 0) -> _Incoming:
+    def expect_early(self, early: Early) -> None:
+        """Reserve what the peer's answer to a question in our INIT fills, if there will be one."""
+        if self.session.agreement.capabilities & EARLY:
+            question = early.question
+            download = self.session.expect_download(question.id, question.length)
+            assert download.slot == question.slot
+            incoming = self._expect(download, [question.length], 0, self._listen(question.id))
+            early.begin(lambda: self._give_up(incoming))
+
+    def answer_early(self, packed: bytes) -> None:
+        """Answer a question that came with the INIT, if it changes nothing."""
+        try:
+            message = m.decode(packed)
+        except PacketError:
+            self._owner.count("malformed message")
+            return
+        if isinstance(message, m.Get):
+            self.session.answer_early()
+            self._owner.handle(self, message)
+        else:
+            self._owner.count("no GET came with an INIT")
+
+    def _ask_for(
+        self,
+        lengths: Sequence[int],
+        question: Callable[[bytes, int], m.Get | m.GetMany],
+        offset: int = 0,
+    ) -> Incoming:
+        """Reserve what an answer fills, and ask."""
         if self.session.is_closed:
             raise RemoteError("the session ended")
         download = self.session.expect_download(self._owner.new_id(), sum(lengths))
-        return _Incoming(download, offset, lengths, asyncio.get_running_loop().create_future())
+        asked = self.open(question(download.transfer_id, download.slot))
+        return self._expect(download, lengths, offset, asked)
+
+    def _expect(
+        self,
+        download: Download,
+        lengths: Sequence[int],
+        offset: int,
+        conversation: Conversation,
+    ) -> Incoming:
+        done = asyncio.get_running_loop().create_future()
+        incoming = Incoming(download, offset, lengths, done, conversation)
+        self._incoming[download.transfer_id] = incoming
+        return incoming
+
+    def _give_up(self, incoming: Incoming) -> None:
+        """Want nothing of a transfer any more."""
+        if not self.session.is_closed:
+            self.send(m.Cancel(incoming.download.transfer_id))
+        self._forget_transfer(incoming)
+
+    def _forget_transfer(self, incoming: Incoming) -> None:
+        incoming.conversation.close()
+        del self._incoming[incoming.download.transfer_id]
+        self.session.forget_download(incoming.download)
 
     async def _transfer(
-        self,
-        incoming: _Incoming,
-        question: m.Get | m.GetMany,
-        kind: type[FoundT],
-        idle_seconds: float,
+        self, incoming: Incoming, kind: type[FoundT], idle_seconds: float
     ) -> FoundT:
-        """Ask, and return the answer when all bytes that it promises are there."""
-        id_ = question.id
-        self._incoming[id_] = incoming
-        conversation = self.open(question)
+        """Return the answer when all bytes that it promises are there."""
         try:
-            found = await conversation.next(idle_seconds)
+            found = await incoming.conversation.next(idle_seconds)
             if isinstance(found, m.Absent):
                 raise _absence(found.reason)
             if not isinstance(found, kind):
                 raise RemoteError("the peer answered a GET with something else")
             await self._until_whole(incoming, idle_seconds)
-            return found
         except BaseException:
-            if not self.session.is_closed:
-                self.send(m.Cancel(id_))
+            self._give_up(incoming)
             raise
-        finally:
-            conversation.close()
-            del self._incoming[id_]
-            self.session.forget_download(incoming.download)
+        self._forget_transfer(incoming)
+        return found
 
     async def _await_turn(self, size: int) -> None:
         """Wait until so many bytes may be asked for."""
@@ -262,7 +258,7 @@ class Link:
             now = self._owner.now()
             await asyncio.sleep(max(limit.take(size, now) for limit in self._limits) - now)
 
-    async def _until_whole(self, incoming: _Incoming, idle_seconds: float) -> None:
+    async def _until_whole(self, incoming: Incoming, idle_seconds: float) -> None:
         done, now = incoming.done, self._owner.now
         self._progressed = now()
         deadline = self._progressed + idle_seconds + max(incoming.lengths) / RATE_MIN
@@ -279,15 +275,15 @@ class Link:
     def process_events(self) -> None:
         for event in self.session.take_events():
             match event:
-                case s.MessageReceived(message):
+                case e.MessageReceived(message):
                     self._receive_message(message)
-                case s.DownloadProgressed(download):
+                case e.DownloadProgressed(download):
                     self._wake(download)
-                case s.DownloadFailed(download):
+                case e.DownloadFailed(download):
                     self._wake(download, has_failed=True)
-                case s.UploadFinished(upload):
+                case e.UploadFinished(upload):
                     self.upload_ended(upload.transfer_id)
-                case s.Closed(reason):
+                case e.Closed(reason):
                     self._end(reason)
 
     def _wake(self, download: Download, *, has_failed: bool = False) -> None:

@@ -6,11 +6,11 @@ order: ``receive`` (or ``on_timeout``), ``take_events``, ``bursts_to_send``, ``n
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
-from bytestag.config import HOUR, UDP_BYTES_MAX
+from bytestag.config import DATAGRAM_BYTES_MAX, HOUR, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.errors import PacketError
 from bytestag.network import frames
@@ -18,11 +18,20 @@ from bytestag.network.arrivals import TrainReceiver
 from bytestag.network.burst import Burst
 from bytestag.network.congestion import NORMAL_QUEUE_SECONDS, Congestion
 from bytestag.network.control import ControlChannel
+from bytestag.network.early import EARLY_BYTES_MAX, EARLY_TRAIN_SEGMENTS
 from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, UNIT, Agreement
 from bytestag.network.path import Path
 from bytestag.network.path_probes import PathProbes
 from bytestag.network.rate_limit import RateLimit
 from bytestag.network.rtt import Rtt
+from bytestag.network.session_events import (
+    Closed,
+    DownloadFailed,
+    DownloadProgressed,
+    Event,
+    MessageReceived,
+    UploadFinished,
+)
 from bytestag.network.trains import TrainSender
 from bytestag.network.units import (
     SEGMENTS_MAX,
@@ -38,6 +47,8 @@ from bytestag.recent import Recent
 SESSION_SECONDS_MAX = 12 * HOUR
 DRAIN_SECONDS = 10.0
 """How long an old session goes on, so that what is under way can end."""
+UNCONFIRMED_SECONDS = 5.0
+"""Who gets our ACCEPT says so at once; who does not, begins anew."""
 DOUBT_SECONDS = 5.0
 """A peer that answers nothing for so long, asked again and again, may have restarted."""
 DOWNLOADS_MAX = 4096
@@ -45,44 +56,6 @@ TRANSFERS_REMEMBERED_MAX = 4096
 BACKOFFS_MAX = 20
 """Probes in vain after which the peer is gone: some 45 s. At two datagrams in five lost, each way,
 one probe in three gets its answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class MessageReceived:
-    """A whole message, undecoded."""
-
-    message: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadProgressed:
-    """A unit was decrypted; look at ``download.is_done``."""
-
-    download: Download
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadFailed:
-    """A unit did not authenticate; ask again with a new transfer ID."""
-
-    download: Download
-
-
-@dataclass(frozen=True, slots=True)
-class UploadFinished:
-    """Every segment was acknowledged."""
-
-    upload: Upload
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The session is over."""
-
-    reason: str
-
-
-Event = MessageReceived | DownloadProgressed | DownloadFailed | UploadFinished | Closed
 
 
 class Session:
@@ -121,6 +94,8 @@ class Session:
         self._transfers: Recent[bytes, bool] = Recent(TRANSFERS_REMEMBERED_MAX)
         self._slot = 0
         self._events: list[Event] = []
+        self._early_room = 0
+        """Bytes that may be sent before the peer is confirmed."""
         self._probes = PathProbes(self._control, self._sender, datagram_bytes_max)
         if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
             self._control.greet()
@@ -164,8 +139,19 @@ class Session:
             return math.inf
         machines = (self._control, self._sender, self._receiver)
         times = [machine.next_deadline() for machine in machines]
-        idle = self.last_received + self._idle_seconds
-        return min([idle, self._expires, *(t for t in times if t is not None)])
+        if not (self.is_confirmed or self._has_early_room):
+            return self._idle_at
+        return min([self._idle_at, self._expires, *(t for t in times if t is not None)])
+
+    @property
+    def _idle_at(self) -> float:
+        """When it ends if nothing more is heard."""
+        seconds = self._idle_seconds if self.is_confirmed else UNCONFIRMED_SECONDS
+        return self.last_received + seconds
+
+    @property
+    def _has_early_room(self) -> bool:
+        return self._early_room >= EARLY_TRAIN_SEGMENTS * DATAGRAM_BYTES_MAX
 
     def take_events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -347,11 +333,15 @@ class Session:
             self.is_closed = True
             self._events.append(Closed(reason))
 
+    def answer_early(self) -> None:
+        """Something came with the INIT: a little may be sent before the peer is confirmed."""
+        self._early_room = EARLY_BYTES_MAX
+
     # --- Time and sending ------------------------------------------------------------------------
 
     def on_timeout(self, now: float) -> None:
         """Act on what is overdue."""
-        if now >= self.last_received + self._idle_seconds:
+        if now >= self._idle_at:
             self._end("idle")
         elif now >= self._expires and self._is_old:
             self.close()
@@ -368,8 +358,9 @@ class Session:
     def bursts_to_send(
         self, now: float, *, ack_now: bool = False
     ) -> Iterator[tuple[Burst, Address]]:
-        """Yield what may be sent now and where to; nothing before the peer is confirmed."""
+        """Yield what may be sent now and where to."""
         if not self.is_confirmed:
+            yield from self._early_bursts(now)
             return
         for units in self._receiver.units_to_send(now):
             self._control.send_frame(units)
@@ -384,4 +375,15 @@ class Session:
         for datagram in self._probes.to_send(now):
             yield Burst([datagram], len(datagram)), self.address
         for burst in self._sender.bursts_to_send(now):
+            yield burst, self.address
+
+    def _early_bursts(self, now: float) -> Iterator[tuple[Burst, Address]]:
+        """Yield answers to what came with the INIT, while there is room for any."""
+        bursts: Iterator[Burst]
+        bursts = (Burst([d], len(d)) for d in self._control.datagrams_to_send(now))
+        if not self.is_closed:
+            trains = self._sender.bursts_to_send(now, segments_max=EARLY_TRAIN_SEGMENTS)
+            bursts = itertools.chain(bursts, trains)
+        while self._has_early_room and (burst := next(bursts, None)) is not None:
+            self._early_room -= sum(map(len, burst.buffers))
             yield burst, self.address

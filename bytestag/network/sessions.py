@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bytestag.config import DATAGRAM_BYTES_MAX, Config
-from bytestag.crypto.identity import Address, Identity
+from bytestag.crypto.identity import EARLY, Address, Identity
 from bytestag.errors import PacketError, RemoteError, Timeout
 from bytestag.events.runtime import Runtime
 from bytestag.keys import KeyBytes
 from bytestag.network.congestion import BACKGROUND_QUEUE_SECONDS, NORMAL_QUEUE_SECONDS
+from bytestag.network.early import Early
 from bytestag.network.endpoint import Endpoint
 from bytestag.network.handshake import (
     CONTROL,
@@ -53,6 +54,7 @@ class Peer:
 class _Handshake:
     initiator: Initiator
     done: asyncio.Future[Link]
+    early: Early | None
 
 
 class Sessions:
@@ -71,7 +73,7 @@ class Sessions:
         self._config = config
         self._runtime = runtime
         self._handler = handler
-        self._capabilities = capabilities
+        self._capabilities = capabilities | EARLY
         self._loop = asyncio.get_running_loop()
         self._endpoint: Endpoint | None = None
         self._datagram_bytes_max = DATAGRAM_BYTES_MAX
@@ -82,7 +84,7 @@ class Sessions:
             config.network_id,
             mint,
             pow_bits=config.id_pow_bits,
-            capabilities=capabilities,
+            capabilities=self._capabilities,
             burst_bytes=0,
             random_bytes=runtime.token_bytes,
         )
@@ -115,10 +117,17 @@ class Sessions:
             return None
         return link
 
+    def early(self, key: bytes, index: bytes | None, selector: bytes, length: int) -> Early | None:
+        """Return a GET that may go with a handshake; none if what is fetched has a limit."""
+        limits = self._config.limits
+        if self._download_limits or limits.peer_download:
+            return None
+        return Early(self.new_id(), key, index, selector, length)
+
     # --- Connecting ------------------------------------------------------------------------------
 
-    async def connect(self, peer: Peer) -> Link:
-        """Return a session with the peer, making one if need be.
+    async def connect(self, peer: Peer, early: Early | None = None) -> Link:
+        """Return a session with the peer, making one if need be; ``early`` is asked with it then.
 
         Raises:
             Timeout: the peer did not answer.
@@ -132,7 +141,7 @@ class Sessions:
             return await self._join(pending, peer)
         pending = self._connecting[peer.node_id] = self._loop.create_future()
         try:
-            link = await self._shake_hands(peer)
+            link = await self._shake_hands(peer, early)
         except asyncio.CancelledError:
             pending.cancel()
             raise
@@ -151,7 +160,7 @@ class Sessions:
         await asyncio.wait({pending})
         return await self.connect(peer) if pending.cancelled() else pending.result()
 
-    async def _shake_hands(self, peer: Peer) -> Link:
+    async def _shake_hands(self, peer: Peer, early: Early | None) -> Link:
         if len(self._handshakes) >= HANDSHAKES_MAX or self._endpoint is None:
             raise RemoteError("too many handshakes under way")
         if self._is_full and not self._evict_idle():
@@ -166,8 +175,9 @@ class Sessions:
             burst_bytes=self._endpoint.burst_bytes,
             token=peer.token,
             random_bytes=self._runtime.token_bytes,
+            early=early.packed if early is not None else b"",
         )
-        handshake = _Handshake(initiator, self._loop.create_future())
+        handshake = _Handshake(initiator, self._loop.create_future(), early)
         self._handshakes[initiator.local_id] = handshake
         try:
             async with asyncio.timeout(self._config.handshake_seconds):
@@ -229,7 +239,9 @@ class Sessions:
         if self._endpoint is not None:
             self._endpoint.send(answer, address)
         if agreement is not None:
-            self._add(agreement)
+            link = self._add(agreement)
+            for packed in agreement.early:
+                link.answer_early(packed)
 
     def _receive_answer(self, handshake: _Handshake, datagram: bytes) -> None:
         agreement = handshake.initiator.receive(datagram)
@@ -238,7 +250,10 @@ class Sessions:
                 address = handshake.initiator.address
                 self._endpoint.send(handshake.initiator.datagram, address)
         elif not handshake.done.done():
-            handshake.done.set_result(self._add(agreement))
+            link = self._add(agreement)
+            if handshake.early is not None and handshake.early.packed:
+                link.expect_early(handshake.early)  # before its answer is looked at
+            handshake.done.set_result(link)
 
     def _add(self, agreement: Agreement) -> Link:
         limits = self._config.limits

@@ -21,6 +21,7 @@ from bytestag.network.train import Segment, Train, bits
 from bytestag.network.units import (
     INDEX_AT,
     RISING,
+    SEGMENTS_MAX,
     UNIT_HEAD,
     UNIT_HEAD_BYTES,
     UNIT_TAIL,
@@ -257,7 +258,7 @@ class TrainSender:
     def _has_more(self) -> bool:
         return bool(self._lost or self._begun or self._unsent)
 
-    def bursts_to_send(self, now: float) -> Iterator[Burst]:
+    def bursts_to_send(self, now: float, *, segments_max: int = SEGMENTS_MAX) -> Iterator[Burst]:
         """Yield trains while window and pace allow; lost segments go first."""
         if self._is_probe_due:
             self._is_probe_due = False
@@ -268,6 +269,7 @@ class TrainSender:
         congestion = self.congestion
         end = min(congestion.window_bytes, self._in_flight + BYTES_AT_ONCE)
         most = congestion.segments(self.datagram_bytes, segments_of(self.datagram_bytes))
+        most = min(most, segments_max)
         while self._in_flight < end:
             if not self._has_more:
                 congestion.limited(self._in_flight)

@@ -474,16 +474,21 @@ def test_errors_tell_apart_nobody_there_nobody_has_it_and_silence():
     assert in_cluster(silence) == 5
 
 
-def test_a_cancelled_fetch_frees_its_source_and_tells_the_holder():
+@pytest.mark.parametrize(("has_session", "seconds"), [(True, 0.1), (False, 6)])
+def test_a_cancelled_fetch_frees_its_source_and_tells_the_holder(has_session, seconds):
+    """A holder that was asked with the handshake, which then nobody awaited, gives up soon."""
+
     async def main(cluster, fetcher, nodes):
         add_values(nodes[0], own(VALUE))
+        if has_session:
+            await fetcher._network.link_to(contact(fetcher, nodes[0]))
         fetching = asyncio.ensure_future(fetcher.fetch(wanted()))
         while not nodes[0].upload_slot.current_tasks:
             await asyncio.sleep(0.001)
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(seconds)
         assert not nodes[0].upload_slot.current_tasks
         assert all(source.active == 0 for source in fetcher.sources)
 

@@ -191,7 +191,25 @@ def handshake() -> tuple[list[Vector], Any, Any]:
         vector("root key of the initiator", ours.send_key),
         vector("root key of the responder", ours.receive_key),
     ]
-    return vectors, ours, theirs
+    return vectors + early_handshake(), ours, theirs
+
+
+def early_handshake() -> list[Vector]:
+    """Return an INIT with which a GET goes."""
+    question = messages.Get(ID, 0, KEY, None, B3[:8], 0, len(VALUE))
+    initiator = Initiator(
+        ALICE,
+        NETWORK,
+        BOB.node_id,
+        BOB.static.public,
+        BOB_AT,
+        capabilities=0,
+        burst_bytes=2**20,
+        token=TokenMint(SECRET).issue(ALICE_AT, NOW),
+        random_bytes=chance(b"ALICE-ID", b"\xa3" * 32),
+        early=messages.encode(question),
+    )
+    return [vector("INIT with an early GET", initiator.datagram, ephemeral=b"\xa3" * 32)]
 
 
 def every_frame() -> list[frames.Frame]:
