@@ -1,8 +1,9 @@
-"""How many round trips the first byte of a request takes in a session that exists.
+"""How many round trips the first byte of a request takes: in a session, and with none yet.
 
 ``python -m benchmarks.warm_request HOST PORT KEY OWN-HOST`` asks a node on the local network for
 one KiB of a value, again and again, and pings it in between: both are one datagram each way at
-best. Prints the medians in seconds as JSON.
+best. Then it asks as often without a session, with the token that a ping brought. Prints the
+medians in seconds as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ async def measure(host: str, port: int, key: bytes, own_host: str) -> dict[str, 
     identity = Identity.generate(runtime.token_bytes)
     stores = memory_stores(0, identity.node_id, runtime.wall)
     options = ClientOptions((own_host, 0), is_client=True, known_nodes=((host, port),))
-    requests, pings = [], []
+    requests, pings, firsts = [], [], []
     async with Client(identity, stores, options, config.local(), runtime) as client:
         await client.join()
         contact = await client.protocol.ping((host, port))
@@ -41,8 +42,16 @@ async def measure(host: str, port: int, key: bytes, own_host: str) -> dict[str, 
             began = time.perf_counter()
             await client.protocol.ping((host, port))
             pings.append(time.perf_counter() - began)
+        for _ in range(REQUESTS + 1):
+            client.sessions.close()
+            began = time.perf_counter()
+            early = client.sessions.early(key, None, b"", BYTES)
+            link = await client.dht_network.link_to(contact, early)
+            await link.get(key, length=BYTES, idle_seconds=IDLE_SECONDS, early=early)
+            firsts.append(time.perf_counter() - began)
     # The first of each meets cold code.
-    return {"request": statistics.median(requests[1:]), "ping": statistics.median(pings[1:])}
+    took = {"request": requests, "ping": pings, "first": firsts}
+    return {name: statistics.median(seconds[1:]) for name, seconds in took.items()}
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """One value: from here, from servers, from donors; who is asked, who is mistrusted, the cost."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -472,6 +473,23 @@ def test_errors_tell_apart_nobody_there_nobody_has_it_and_silence():
     assert in_cluster(alone, 0) == 4
     assert in_cluster(nothing) == 3
     assert in_cluster(silence) == 5
+
+
+def test_what_was_asked_with_a_handshake_and_is_not_awaited_is_cancelled():
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], own(VALUE))
+        source = fetcher.sources.source(contact(fetcher, nodes[0]))
+        key = wanted().key
+        early = fetcher._network.sessions.early(key, None, b"", len(VALUE))
+        with suppress(ZeroDivisionError):
+            async with fetcher.sources.asking(source, early=early) as link:
+                assert not link.is_idle
+                raise ZeroDivisionError
+        assert link.is_idle
+        await asyncio.sleep(0.1)
+        assert not nodes[0].upload_slot.current_tasks
+
+    in_cluster(main)
 
 
 @pytest.mark.parametrize(("has_session", "seconds"), [(True, 0.1), (False, 6)])
