@@ -1,9 +1,9 @@
 """The UDP socket behind one small port (shell).
 
 :class:`NativeEndpoint` owns a non-blocking socket, drains it at each wake-up, sends a train with
-one call (UDP_SEGMENT) and receives merged ones (UDP_GRO). :class:`AsyncioEndpoint` is the fallback
-on asyncio's datagram transport; the simulator has a third. Merged datagrams are split before
-anybody looks at them. Source: udp(7).
+one call (UDP_SEGMENT) and receives merged ones (UDP_GRO). ``asyncio_endpoint`` is the fallback on
+asyncio's datagram transport; the simulator has a third. Merged datagrams are split before anybody
+looks at them. Source: udp(7).
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ from bytestag.config import TRAIN_DATAGRAM_BYTES_MAX, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.errors import AddressInUse
 from bytestag.network.burst import Burst
+from bytestag.network.many import (
+    ALIKE_BYTES,
+    SMALL_BYTES_MAX,
+    ManyReceiver,
+    ManySender,
+    has_many,
+)
 from bytestag.network.offload import (
     ANCILLARY_BYTES,
     SEGMENT,
@@ -45,8 +52,8 @@ IPV6_MTU_DISCOVER = 23
 IP_PMTUDISC_PROBE = 3
 SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 65_535
-ALIKE_BYTES = 10
-"""First byte, connection, kind of datagram."""
+MANY_AFTER = 8
+"""So many small datagrams came one by one at one wake-up: the others are received together."""
 WAKEUP_SECONDS = 0.002
 """Bulk may take this long at a wake-up before the loop gets its turn."""
 QUEUED_BURSTS_MAX = 1024
@@ -97,10 +104,12 @@ async def open_endpoint(address: Address, receiver: Receiver) -> Endpoint:
     """
     if os.name == "posix":
         return NativeEndpoint(address, receiver, offload=os.environ.get(OFFLOAD) != "0")
+    from bytestag.network.asyncio_endpoint import open_asyncio_endpoint  # it is not needed here
+
     return await open_asyncio_endpoint(address, receiver)
 
 
-def _bound_socket(address: Address) -> socket.socket:
+def bound_socket(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -124,7 +133,7 @@ def _bound_socket(address: Address) -> socket.socket:
     return sock
 
 
-def _granted_burst(sock: socket.socket) -> int:
+def granted_burst(sock: socket.socket) -> int:
     return max(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 4, 16 * 1024)
 
 
@@ -133,9 +142,9 @@ class NativeEndpoint:
 
     def __init__(self, address: Address, receiver: Receiver, *, offload: bool = True) -> None:
         self._receiver = receiver
-        self._socket = _bound_socket(address)
+        self._socket = bound_socket(address)
         self.address: Address = self._socket.getsockname()[:2]
-        self.burst_bytes = _granted_burst(self._socket)
+        self.burst_bytes = granted_burst(self._socket)
         may_try = offload and sys.platform == "linux"  # elsewhere larger ones would be cut
         self.datagram_bytes_max = UDP_BYTES_MAX if may_try else TRAIN_DATAGRAM_BYTES_MAX
         self._counters: Counter[str] = Counter()
@@ -143,6 +152,9 @@ class NativeEndpoint:
         self._can_segment = segments and set_option(self._socket, UDP_SEGMENT, 0)
         self._merges = merges and set_option(self._socket, UDP_GRO, 1)
         self._view = memoryview(bytearray(2 * RECEIVE_BYTES))
+        self._has_many = has_many()
+        self._many_in: ManyReceiver | None = None
+        self._many_out: ManySender | None = None
         self._queue: deque[tuple[Burst, Address]] = deque()
         self._no_segment: dict[Address, float] = {}
         """Until when trains to an address are cut here, monotonic seconds."""
@@ -167,7 +179,7 @@ class NativeEndpoint:
         receives it.
         """
         end = time.monotonic() + WAKEUP_SECONDS
-        begin = at = stride = 0
+        begin = at = stride = small = 0
         source: Any = None
         try:
             while time.monotonic() < end:
@@ -180,9 +192,14 @@ class NativeEndpoint:
                 if at == begin:
                     stride, source = min(size, merged), other
                 at += size
-                if merged < size or size < stride or at + stride > RECEIVE_BYTES or not size:
+                is_small = self._has_many and merged >= size and size <= SMALL_BYTES_MAX
+                small = small + 1 if is_small else 0
+                is_over = merged < size or size < stride or at + stride > RECEIVE_BYTES or not size
+                if is_over or small == MANY_AFTER:
                     self._deliver(begin, at, stride, source)
                     begin = at = 0
+                if small == MANY_AFTER:
+                    self._receive_many(end, stride)
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:  # an ICMP error of an earlier send; never fatal
@@ -190,6 +207,22 @@ class NativeEndpoint:
         if at > begin:
             self._deliver(begin, at, stride, source)
         self._receiver.wakeup_ended()
+
+    def _receive_many(self, end: float, stride: int) -> None:
+        """Drain the socket with few calls, most of what comes being ``stride`` bytes long.
+
+        Raises OSError: BlockingIOError when nothing is left.
+        """
+        many = self._many_in = self._many_in or ManyReceiver(self._socket)
+        while time.monotonic() < end:
+            longest = 0
+            for view, size, source in many.receive(stride):
+                if len(view) > longest and size <= SMALL_BYTES_MAX:
+                    longest, stride = len(view), size
+                if len(view) > size:
+                    self._receiver.burst_received(view, size, source)
+                else:
+                    self._receiver.datagram_received(view, source)
 
     def _begins_alike(self, begin: int, at: int) -> bool:
         """Whether two datagrams may be of one train: what is of another kind would spoil it."""
@@ -241,9 +274,7 @@ class NativeEndpoint:
                 control = [(SOL_UDP, UDP_SEGMENT, SEGMENT.pack(burst.segment_bytes))]
                 self._socket.sendmsg(buffers, control, 0, address)
             else:
-                train, size = memoryview(b"".join(buffers)), burst.segment_bytes
-                for start in range(0, len(train), size):
-                    self._socket.sendto(train[start : start + size], address)
+                self._send_each(b"".join(buffers), burst.segment_bytes, address)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -252,6 +283,16 @@ class NativeEndpoint:
                 return self._retry_unsegmented(burst, address)
             self._count(error)
         return True
+
+    def _send_each(self, train: bytes, size: int, address: Address) -> None:
+        """Send datagrams that nobody else will cut; raises OSError."""
+        if self._has_many:
+            many = self._many_out = self._many_out or ManySender(self._socket)
+            many.send(train, size, address)
+            return
+        view = memoryview(train)
+        for start in range(0, len(view), size):
+            self._socket.sendto(view[start : start + size], address)
 
     def _is_cut(self, address: Address) -> bool:
         """Whether the route there is known not to take segmentation."""
@@ -299,64 +340,3 @@ class NativeEndpoint:
                 self._loop.remove_writer(self._socket)
                 self._queue.clear()
             self._socket.close()
-
-
-class AsyncioEndpoint(asyncio.DatagramProtocol):
-    """asyncio's datagram transport: slower, but everywhere."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._transport: Any = None
-        self._loop = asyncio.get_running_loop()
-        self._ends_soon = False
-        self.address: Address = ("", 0)
-        self.burst_bytes = 16 * 1024
-        self.datagram_bytes_max = TRAIN_DATAGRAM_BYTES_MAX
-        self.counters: Counter[str] = Counter()
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self.address = transport.get_extra_info("sockname")[:2]
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            self.burst_bytes = _granted_burst(sock)
-
-    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        self._receiver.datagram_received(memoryview(data), (addr[0], addr[1]))
-        if not self._ends_soon:
-            self._ends_soon = True
-            self._loop.call_soon(self._end_wakeup)
-
-    def _end_wakeup(self) -> None:
-        self._ends_soon = False
-        self._receiver.wakeup_ended()
-
-    def error_received(self, exc: Exception) -> None:
-        self.counters[f"receive {type(exc).__name__}"] += 1
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        pass
-
-    def send(self, datagram: bytes, address: Address) -> None:
-        if not self._transport.is_closing():
-            self._transport.sendto(datagram, address)
-
-    def send_burst(self, burst: Burst, address: Address) -> None:
-        buffers = burst.buffers
-        if len(buffers) == 1:
-            self.send(bytes(buffers[0]), address)
-            return
-        for position in range(0, len(buffers), 2):
-            self.send(b"".join(buffers[position : position + 2]), address)
-
-    def close(self) -> None:
-        """Stop receiving and free the port; idempotent."""
-        self._transport.close()
-
-
-async def open_asyncio_endpoint(address: Address, receiver: Receiver) -> Endpoint:
-    """Bind an :class:`AsyncioEndpoint`; raises AddressInUse."""
-    loop = asyncio.get_running_loop()
-    sock = _bound_socket(address)
-    _, endpoint = await loop.create_datagram_endpoint(lambda: AsyncioEndpoint(receiver), sock=sock)
-    return endpoint

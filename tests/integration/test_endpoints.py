@@ -17,6 +17,7 @@ from bytestag.errors import AddressInUse
 from bytestag.events.runtime import system_runtime
 from bytestag.network import endpoint as e
 from bytestag.network import offload
+from bytestag.network.asyncio_endpoint import open_asyncio_endpoint
 from bytestag.network.burst import Burst
 from bytestag.network.handshake import UNIT
 from tests.network.nodes import Node, fetch
@@ -33,7 +34,7 @@ async def open_plain(address, receiver):
     return e.NativeEndpoint(address, receiver, offload=False)
 
 
-OPENERS = {"native": open_native, "plain": open_plain, "asyncio": e.open_asyncio_endpoint}
+OPENERS = {"native": open_native, "plain": open_plain, "asyncio": open_asyncio_endpoint}
 
 
 @pytest.fixture(params=OPENERS)
@@ -274,7 +275,7 @@ def over_a_fake_socket(use, **options):
     async def main():
         endpoint = e.NativeEndpoint(LOOPBACK, Recorder())
         real, fake = endpoint._socket, FakeSocket(endpoint._socket, **options)
-        endpoint._socket, endpoint._can_segment = fake, True
+        endpoint._socket, endpoint._can_segment, endpoint._has_many = fake, True, False
         try:
             await use(endpoint, fake)
         finally:
@@ -509,7 +510,7 @@ def delivered(waiting, *, merges=True):
         recorder = Counting()
         endpoint = e.NativeEndpoint(LOOPBACK, recorder)
         real, endpoint._socket = endpoint._socket, Arriving(waiting)
-        endpoint._merges = merges
+        endpoint._merges, endpoint._has_many = merges, False
         try:
             while endpoint._socket.waiting:
                 endpoint._on_readable()
@@ -569,7 +570,7 @@ def test_what_is_of_another_kind_is_not_merged_with_a_train(merges):
 def test_no_router_may_cut_what_is_sent(family):
     """Else a probe that arrives in pieces would prove that the path takes it."""
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
-    with e._bound_socket((host, 0)) as sock:
+    with e.bound_socket((host, 0)) as sock:
         level, option = (0, 10) if family == socket.AF_INET else (41, 23)
         assert sock.getsockopt(level, option) == 3
 
