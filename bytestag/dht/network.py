@@ -202,8 +202,8 @@ class DHTNetwork(Server):
             await self.lookup(own_id)
 
     async def _refresh_bucket(self, bucket: Bucket, target: KeyBytes) -> None:
-        oldest_first = sorted(bucket.nodes.values(), key=lambda contact: contact.fails > 0)
-        for contact in oldest_first[:REFRESH_TRIES]:
+        sound_first = sorted(bucket.nodes.values(), key=lambda contact: contact.fails > 0)
+        for contact in sound_first[:REFRESH_TRIES]:
             try:
                 answer = await self.protocol.ask(contact, "bt_find_node", target)
             except BytestagError:

@@ -32,13 +32,10 @@ class Early:
         self, id_: bytes, key: bytes, index: bytes | None, selector: bytes, length: int
     ) -> None:
         self.question = m.Get(id_, EARLY_SLOT, key, index, selector, 0, length)
-        self._end: Callable[[], None] | None = None
-
-    @property
-    def packed(self) -> bytes:
-        """The message, or nothing if it is too long to go along."""
         packed = m.encode(self.question)
-        return packed if len(packed) <= EARLY_QUESTION_BYTES_MAX else b""
+        self.packed = packed if len(packed) <= EARLY_QUESTION_BYTES_MAX else b""
+        """The message; nothing if it is too long to go along."""
+        self._end: Callable[[], None] | None = None
 
     def begin(self, end: Callable[[], None]) -> None:
         """It is under way; ``end`` is called if nobody takes it."""

@@ -122,7 +122,9 @@ class Initiator:
         self._burst_bytes = burst_bytes
         self._random_bytes = random_bytes
         self._retries = 0
-        self.local_id = random_bytes(CONNECTION_ID_BYTES)
+        self.local_id = b""
+        """Ours in the INIT that ``datagram`` is: another with each, lest what a responder sends for
+        one whose ACCEPT was lost is taken for the other's."""
         self.datagram = b""
         self._begin(token)
 
@@ -147,6 +149,7 @@ class Initiator:
         return None
 
     def _begin(self, token: bytes) -> None:
+        self.local_id = self._random_bytes(CONNECTION_ID_BYTES)
         self._noise = NoiseIK(
             self._identity.static,
             StaticKey(self._random_bytes(32)),

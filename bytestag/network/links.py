@@ -186,18 +186,21 @@ class Link:
             incoming = self._expect(download, [question.length], 0, self._listen(question.id))
             early.begin(lambda: self._give_up(incoming))
 
-    def answer_early(self, packed: bytes) -> None:
+    def answer_early(self, packed: bytes, *, is_busy: bool) -> None:
         """Answer a question that came with the INIT, if it changes nothing."""
         try:
             message = m.decode(packed)
         except PacketError:
             self._owner.count("malformed message")
             return
-        if isinstance(message, m.Get):
-            self.session.answer_early()
-            self._owner.handle(self, message)
-        else:
+        if not isinstance(message, m.Get):
             self._owner.count("no GET came with an INIT")
+            return
+        self.session.answer_early()
+        if is_busy:
+            self.send(m.Absent(message.id, m.AbsentReason.BUSY))
+        else:
+            self._owner.handle(self, message)
 
     def _ask_for(
         self,

@@ -256,7 +256,7 @@ async def outcome_of(begin: Callable[[Callable[[R | BytestagError], None]], Call
         call.cancel()
         raise
     finally:
-        del future  # it has the error, whose traceback has this frame
+        del future, call  # they have the error, whose traceback has this frame
 
 
 def _settle(future: asyncio.Future[R], outcome: R | BytestagError) -> None:

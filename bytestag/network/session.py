@@ -94,7 +94,7 @@ class Session:
         self._transfers: Recent[bytes, bool] = Recent(TRANSFERS_REMEMBERED_MAX)
         self._slot = 0
         self._events: list[Event] = []
-        self._early_room = 0
+        self._unconfirmed_room = 0
         """Bytes that may be sent before the peer is confirmed."""
         self._probes = PathProbes(self._control, self._sender, datagram_bytes_max)
         if agreement.is_initiator:  # the first authentic datagram confirms us to the responder
@@ -139,7 +139,7 @@ class Session:
             return math.inf
         machines = (self._control, self._sender, self._receiver)
         times = [machine.next_deadline() for machine in machines]
-        if not (self.is_confirmed or self._has_early_room):
+        if not (self.is_confirmed or self._may_send_unconfirmed):
             return self._idle_at
         return min([self._idle_at, self._expires, *(t for t in times if t is not None)])
 
@@ -150,8 +150,8 @@ class Session:
         return self.last_received + seconds
 
     @property
-    def _has_early_room(self) -> bool:
-        return self._early_room >= EARLY_TRAIN_SEGMENTS * DATAGRAM_BYTES_MAX
+    def _may_send_unconfirmed(self) -> bool:
+        return self._unconfirmed_room >= EARLY_TRAIN_SEGMENTS * DATAGRAM_BYTES_MAX
 
     def take_events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -335,7 +335,7 @@ class Session:
 
     def answer_early(self) -> None:
         """Something came with the INIT: a little may be sent before the peer is confirmed."""
-        self._early_room = EARLY_BYTES_MAX
+        self._unconfirmed_room = EARLY_BYTES_MAX
 
     # --- Time and sending ------------------------------------------------------------------------
 
@@ -360,7 +360,7 @@ class Session:
     ) -> Iterator[tuple[Burst, Address]]:
         """Yield what may be sent now and where to."""
         if not self.is_confirmed:
-            yield from self._early_bursts(now)
+            yield from self._unconfirmed_bursts(now)
             return
         for units in self._receiver.units_to_send(now):
             self._control.send_frame(units)
@@ -377,13 +377,13 @@ class Session:
         for burst in self._sender.bursts_to_send(now):
             yield burst, self.address
 
-    def _early_bursts(self, now: float) -> Iterator[tuple[Burst, Address]]:
+    def _unconfirmed_bursts(self, now: float) -> Iterator[tuple[Burst, Address]]:
         """Yield answers to what came with the INIT, while there is room for any."""
         bursts: Iterator[Burst]
         bursts = (Burst([d], len(d)) for d in self._control.datagrams_to_send(now))
         if not self.is_closed:
             trains = self._sender.bursts_to_send(now, segments_max=EARLY_TRAIN_SEGMENTS)
             bursts = itertools.chain(bursts, trains)
-        while self._has_early_room and (burst := next(bursts, None)) is not None:
-            self._early_room -= sum(map(len, burst.buffers))
+        while self._may_send_unconfirmed and (burst := next(bursts, None)) is not None:
+            self._unconfirmed_room -= sum(map(len, burst.buffers))
             yield burst, self.address

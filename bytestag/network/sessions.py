@@ -34,10 +34,15 @@ from bytestag.network.rate_limit import limits_of
 from bytestag.network.session import Session
 from bytestag.network.tokens import NO_TOKEN, TokenMint
 from bytestag.network.units import UNIT_HEAD_BYTES
+from bytestag.recent import Recent
 
 HANDSHAKE_RESEND_SECONDS = 0.5
 HANDSHAKES_MAX = 256
 SESSIONS_PER_PEER_MAX = 4
+EARLY_UNHEARD_MAX = 2
+"""So many early questions from an address are answered before anything shows that it listens: who
+had it an hour ago has its token still."""
+UNHEARD_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Sessions:
         self._by_peer: dict[KeyBytes, list[Link]] = {}
         self._handshakes: dict[bytes, _Handshake] = {}
         self._connecting: dict[KeyBytes, asyncio.Future[Link]] = {}
+        self._unheard: Recent[Address, int] = Recent(UNHEARD_MAX)
+        """Early questions from an address since it was heard in a session."""
         self._touched: dict[Link, None] = {}
         self._flushes_soon = False
         self.counters: Counter[str] = Counter()
@@ -203,13 +210,14 @@ class Sessions:
             link = self._links.get(connection_id)
             if link is not None:
                 link.session.receive(datagram, address, self.now())
-                if datagram[9] == CONTROL:  # a FOUND must be known before its units come
-                    link.process_events()
+                if datagram[9] == CONTROL:
+                    self._unheard.pop(address)
+                    link.process_events()  # a FOUND must be known before its units come
                 self.touch(link)
             elif datagram[9] == INIT:
                 self._receive_init(bytes(datagram), address)
-            elif connection_id in self._handshakes:
-                self._receive_answer(self._handshakes[connection_id], bytes(datagram))
+            elif (handshake := self._handshakes.pop(connection_id, None)) is not None:
+                self._receive_answer(handshake, bytes(datagram))
             else:
                 raise PacketError("unknown connection")
         except PacketError as error:
@@ -239,19 +247,32 @@ class Sessions:
         if self._endpoint is not None:
             self._endpoint.send(answer, address)
         if agreement is not None:
+            self._end_unconfirmed(agreement.node_id)
             link = self._add(agreement)
-            for packed in agreement.early:
-                link.answer_early(packed)
+            if agreement.early:
+                unheard = self._unheard.get(address) or 0
+                self._unheard.put(address, unheard + 1)
+                link.answer_early(agreement.early[0], is_busy=unheard >= EARLY_UNHEARD_MAX)
+
+    def _end_unconfirmed(self, node_id: KeyBytes) -> None:
+        """End the sessions that a peer did not take: it begins a new one."""
+        for link in self._by_peer.get(node_id, []):
+            if not link.session.is_confirmed:
+                link.session.close()
+                self.touch(link)
 
     def _receive_answer(self, handshake: _Handshake, datagram: bytes) -> None:
-        agreement = handshake.initiator.receive(datagram)
+        try:
+            agreement = handshake.initiator.receive(datagram)
+        finally:  # by another ID, if it was a challenge
+            self._handshakes[handshake.initiator.local_id] = handshake
         if agreement is None:  # a challenge: the new INIT goes at once
             if self._endpoint is not None:
                 address = handshake.initiator.address
                 self._endpoint.send(handshake.initiator.datagram, address)
         elif not handshake.done.done():
             link = self._add(agreement)
-            if handshake.early is not None and handshake.early.packed:
+            if handshake.early is not None and handshake.early.packed:  # or it did not go along
                 link.expect_early(handshake.early)  # before its answer is looked at
             handshake.done.set_result(link)
 

@@ -1,6 +1,7 @@
 """What a hostile peer may try against one node, and what it does not get."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -293,11 +294,11 @@ def test_a_nearer_node_that_claims_all_rows_puts_repair_off_but_not_for_ever(is_
                 second.claims.names = lambda ids, *_: dict.fromkeys(ids, All())
                 if not is_defended:
                     second.replicator.own_turns = 0.0
-            has_two: set[KVPID] = set()
-            for _ in range(48):  # six turns of each, on average; a copy lives for a day
+            hours = Counter[KVPID]()
+            for _ in range(96):  # twelve turns of each, on average; a copy lives for a day
                 await asyncio.sleep(HOUR)
-                has_two |= {kvpid for kvpid in rows if len(cluster.holders(kvpid)) == 2}
-            assert (has_two == set(rows)) == is_defended
+                hours.update(kvpid for kvpid in rows if len(cluster.holders(kvpid)) == 2)
+            assert (min(hours[kvpid] for kvpid in rows) >= 24) == is_defended
             assert donors
 
     run(main, conditions=CALM)

@@ -10,7 +10,8 @@ from bytestag.config import DATAGRAM_BYTES_MAX, TransferLimits
 from bytestag.errors import BytestagError, NotFound, Timeout
 from bytestag.network import messages as m
 from bytestag.network.early import EARLY_BYTES_MAX, Early
-from bytestag.network.handshake import CHALLENGE, CONTROL, INIT, UNIT
+from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, FIRST_BYTE, INIT, UNIT
+from bytestag.network.links import Busy
 from bytestag.network.tokens import NO_TOKEN
 from bytestag.sim import Conditions, run
 from tests.network.nodes import CONFIG, nodes, settle
@@ -147,6 +148,99 @@ def test_an_init_that_is_sent_again_is_not_answered_with_the_value(has_token):
     run(main, conditions=FIXED)
 
 
+def lose_an_accept(network):
+    """Let the first ACCEPT be lost."""
+    inject, lost = network.inject, []
+
+    def lossy(datagram, source, destination):
+        if datagram[0] == FIRST_BYTE and datagram[9] == ACCEPT and not lost:
+            lost.append(datagram)
+        else:
+            inject(datagram, source, destination)
+
+    network.inject = lossy
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+@pytest.mark.parametrize("size", [900, 20_000, 2**20])
+def test_what_a_session_sends_whose_accept_was_lost_is_not_taken_for_the_next_ones(
+    size, seconds, gives_up
+):
+    """The same question goes with the next INIT, while the first is still answered."""
+
+    async def main(world):
+        alice, bob, peer = await known(world)
+        lose_an_accept(world.network)
+        if not gives_up:  # what is on its way when it does is as bad
+            bob.sessions._end_unconfirmed = lambda node_id: None
+        serve = bob.serve
+        bob.serve = lambda link, get: world.loop.call_later(
+            seconds, lambda: link.session.is_closed or serve(link, get)
+        )
+        fetched = await fetch_early(alice, peer, bob.hold(LARGE[:size]), size)
+        assert bytes(fetched.value) == LARGE[:size]
+        assert len(bob.sessions) == 2 - gives_up
+
+    run(main, conditions=FIXED)
+
+
+def test_after_a_lost_accept_and_over_a_lossy_path_nothing_is_spoilt():
+    async def main(world):
+        alice, bob, peer = await known(world)
+        world.network.conditions = Conditions(latency=0.15, loss=0.03)
+        lose_an_accept(world.network)
+        fetched = None
+        while fetched is None:
+            with suppress(Busy, Timeout):  # three ACCEPTs were lost, or six INITs
+                fetched = await fetch_early(alice, peer, bob.hold(LARGE[:20_000]), 20_000)
+        assert bytes(fetched.value) == LARGE[:20_000]
+        link = alice.sessions.link_to(peer.node_id)
+        for number in range(4):
+            value = LARGE[number : number + 200_000]
+            fetched = await link.get(bob.hold(value), length=len(value), idle_seconds=10)
+            assert bytes(fetched.value) == value
+
+    for seed in range(50):
+        run(main, seed=seed, conditions=Conditions(latency=0.15, spread=0.0))
+
+
+def test_an_address_that_is_not_heard_is_not_flooded(monkeypatch):
+    """Who had it an hour ago has its token still, and may write it as the sender of his INITs."""
+
+    def sent(inits):
+        counts = []
+
+        async def main(world):
+            alice, bob, peer = await known(world)
+            key, sent = bob.hold(LARGE), tap(world.network)
+            for number in range(inits):
+                early = Early(number.to_bytes(20, "big"), key, None, b"", len(LARGE))
+                connecting = asyncio.ensure_future(alice.sessions.connect(peer, early))
+                await settle(0.9 * ONE_WAY)
+                connecting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await connecting
+                await settle(0.02)
+            await settle(10)
+            counts.append(sum(len(text) for text, sender, _ in sent if sender == bob.address))
+            del sent[:]
+            await alice.sessions.connect(peer)
+            await settle()  # it is heard again
+            alice.sessions.close()
+            fetched = await fetch_early(alice, peer, bob.hold(VALUE), len(VALUE))
+            assert bytes(fetched.value) == VALUE
+
+        run(main, conditions=FIXED)
+        return counts[0]
+
+    few = sent(2)
+    assert few <= 2 * EARLY_BYTES_MAX
+    assert sent(30) - few < 28 * 300
+    monkeypatch.setattr("bytestag.network.sessions.EARLY_UNHEARD_MAX", 1000)
+    assert sent(30) > 10 * EARLY_BYTES_MAX
+
+
 def sent_to_who_never_confirms():
     """Return how much a node sends to an initiator that falls silent after its INIT."""
     total = []
@@ -184,13 +278,8 @@ def test_only_a_get_is_taken_from_an_init(message):
     async def main(world):
         alice, bob, peer = await known(world)
         early = Early(bytes(20), bytes(20), None, b"", 100)
-        packed = m.encode(message) if message is not None else b"\x93\xa1x\xa1y\xc0"
-        monkey = pytest.MonkeyPatch()
-        monkey.setattr(Early, "packed", packed)
-        try:
-            await alice.sessions.connect(peer, early)
-        finally:
-            monkey.undo()
+        early.packed = m.encode(message) if message is not None else b"\x93\xa1x\xa1y\xc0"
+        await alice.sessions.connect(peer, early)
         await settle(0.1)
         assert bob.requests == []
         assert bob.sessions.counters.total() == 1

@@ -1,13 +1,15 @@
 """RPC on a virtual network: the right reply counts, once, in time; all else is counted."""
 
 import asyncio
+import gc
+from contextlib import suppress
 
 import pytest
 
 from bytestag.errors import LocalError, Timeout
 from bytestag.network import packets
 from bytestag.network.replies import REPLIES_MAX
-from bytestag.network.rpc import ADDRESSES_TIMED_MAX, NO_REPLY
+from bytestag.network.rpc import ADDRESSES_TIMED_MAX, NO_REPLY, Call
 from bytestag.sim import Conditions, run
 from tests.network.nodes import CONFIG, nodes, settle
 
@@ -280,3 +282,23 @@ def test_a_handler_may_stay_silent():
         return world.network.counters["sent"]
 
     assert run(main) == 2  # the request and its repetition
+
+
+def test_what_nobody_answers_is_freed_without_the_collector():
+    """Its error has a traceback, and that the frames that have the error."""
+
+    async def main(world):
+        (alice,) = await nodes(world, 1)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                with suppress(Timeout):
+                    await alice.ping(("10.0.0.9", 4000))
+            await settle()
+            left = [type(o).__name__ for o in gc.get_objects() if isinstance(o, Call | Timeout)]
+        finally:
+            gc.enable()
+        assert left == []
+
+    run(main)

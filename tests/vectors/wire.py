@@ -165,7 +165,7 @@ def handshake() -> tuple[list[Vector], Any, Any]:
         capabilities=0,
         burst_bytes=2**20,
         token=bytes(16),
-        random_bytes=chance(b"ALICE-ID", b"\xa1" * 32, b"\xa2" * 32),
+        random_bytes=chance(b"ALICE-ID", b"\xa1" * 32, b"ALICE-ID", b"\xa2" * 32),
     )
     responder = Responder(
         BOB,
