@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from benchmarks.dht_rows.figures import (
@@ -37,13 +38,14 @@ from benchmarks.dht_rows.stock_rate import stock_rates
 from benchmarks.dht_rows.store_rate import store_rate
 from bytestag import config
 from bytestag.client import Client, ClientOptions
+from bytestag.config import TRAIN_DATAGRAM_BYTES_MAX
 from bytestag.crypto.identity import Address, Identity
 from bytestag.dht.routing import Contact
 from bytestag.events.runtime import system_runtime
 from bytestag.network import packets
+from bytestag.network.burst import Burst
 from bytestag.network.endpoint import Receiver
 from bytestag.network.packets import Query
-from bytestag.network.trains import Burst
 from bytestag.tables.stores import memory_stores
 
 NODES = 10_000
@@ -59,16 +61,18 @@ FLAT_MAX = 1.3
 
 
 class CountingEndpoint:
-    """Takes what is sent, and only counts it."""
+    """Takes what is sent, and only counts the answers: newcomers are pinged as well."""
 
-    address = PLACE
     burst_bytes = 1 << 21
+    datagram_bytes_max = TRAIN_DATAGRAM_BYTES_MAX
 
     def __init__(self) -> None:
+        self.address: Address = PLACE
+        self.counters: Counter[str] = Counter()
         self.sent = 0
 
     def send(self, datagram: bytes, address: Address) -> None:
-        self.sent += 1
+        self.sent += datagram[0] == packets.RESPONSE
 
     def send_burst(self, burst: Burst, address: Address) -> None:
         self.sent += 1
