@@ -95,7 +95,7 @@ def numpy_npy(link: str, here: Path) -> bool:
     with fsspec.open(inside(link, "array.npy")) as file:
         found = np.load(file, allow_pickle=False)
     loaded = bytestag.load_npy(inside(link, "array.npy"))
-    return np.array_equal(found, wanted) and np.array_equal(loaded, wanted)
+    return bool(np.array_equal(found, wanted)) and bool(np.array_equal(loaded, wanted))
 
 
 def xarray_zarr3(link: str, here: Path) -> bool:
@@ -126,7 +126,7 @@ def h5netcdf_file(link: str, here: Path) -> bool:
         h5netcdf.File(file, "r") as found,
         h5netcdf.File(here / "grid.nc", "r") as wanted,
     ):
-        return np.array_equal(found["temperature"][5:9], wanted["temperature"][5:9])
+        return bool(np.array_equal(found["temperature"][5:9], wanted["temperature"][5:9]))
 
 
 def dask_csv(link: str, here: Path) -> bool:
@@ -170,7 +170,8 @@ def duckdb_parquet(link: str, here: Path) -> bool:
         database.register_filesystem(fsspec.url_to_fs(url)[0])
         query = "SELECT word, count(*), sum(number) FROM read_parquet(?) GROUP BY word ORDER BY 1"
         found = database.execute(query, [url]).fetchall()
-        return found == database.execute(query, [str(here / "sub/table.parquet")]).fetchall()
+        wanted = database.execute(query, [str(here / "sub/table.parquet")]).fetchall()
+        return bool(found == wanted)
 
 
 def forked_readers(link: str, here: Path) -> bool:

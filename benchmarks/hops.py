@@ -61,8 +61,8 @@ class Walks:
 def watched_walks() -> Iterator[Walks]:
     """Watch all walks that begin meanwhile."""
     walks = Walks()
-    walking.Shortlist = walks.make  # type: ignore[assignment, misc]
+    walking.Shortlist = walks.make  # type: ignore[assignment, attr-defined]
     try:
         yield walks
     finally:
-        walking.Shortlist = Shortlist  # type: ignore[misc]
+        walking.Shortlist = Shortlist  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from matplotlib.ticker import EngFormatter
 
 from benchmarks.trials import PARAMETERS, Record
 
-STYLE = {
+STYLE: dict[Any, object] = {  # keys are any strings, or literals since matplotlib 3.11
     "figure.figsize": (5.2, 3.4),
     "figure.dpi": 150,
     "font.size": 9,
@@ -76,7 +76,7 @@ def points(
     for record in records:
         for figure in record.rows:
             if figure.name == row:
-                found[record.parameters[parameter]].append(figure.value)
+                found[record.parameters[parameter]].append(figure.number)
     return sorted(found), [found[x] for x in sorted(found)]
 
 

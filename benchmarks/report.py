@@ -32,6 +32,12 @@ class Row:
     holds: bool | None = None
     peers: dict[str, float | None] = field(default_factory=dict)
 
+    @property
+    def number(self) -> float:
+        """The value of a row that was measured."""
+        assert self.value is not None, f"{self.name} was not measured"
+        return self.value
+
     def __post_init__(self) -> None:
         if self.target is not None and self.value is not None:
             self.holds = OPERATORS[self.op](self.value, self.target)

@@ -90,7 +90,7 @@ def _summary(records: list[Record]) -> list[tuple[list[Row], list[tuple[float, f
     for name, group in points.items():
         rows, bounds = [], []
         for row in group[0].rows:
-            values = [r.value for record in group for r in record.rows if r.name == row.name]
+            values = [r.number for record in group for r in record.rows if r.name == row.name]
             title = f"{row.name} {name}".strip()
             median = round(statistics.median(values), 4)
             rows.append(Row(title, median, row.unit, row.op, row.target))

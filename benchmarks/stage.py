@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from benchmarks.report import Row
 from bytestag.client import Client
@@ -71,6 +71,11 @@ class Peer:
         return await work
 
 
+def as_node(node: Node | Peer) -> Node:
+    """Return it for a workload, which asks nothing of a node that a :class:`Peer` has not."""
+    return cast(Node, node)
+
+
 class Stage:
     """The network of one trial."""
 
@@ -125,6 +130,7 @@ class Stage:
             await asyncio.sleep(RETURNING_SECONDS)
         await self.checker.check_readable(self.rng)
         for node in await self.some(STOPPED):
+            assert isinstance(node, Node)
             await self.checker.stop(node)
 
     # --- What is noted ---------------------------------------------------------------------------
@@ -187,9 +193,12 @@ class Stage:
             changes: dict[str, object] = {}
             if "repair_minutes" in self.parameters:
                 changes["repair_seconds"] = round(60 * self.parameters["repair_minutes"])
-            self.cluster = await self._stack.enter_async_context(Cluster(self.world, **changes))
+            self.cluster = await self._stack.enter_async_context(
+                Cluster(self.world, None, **changes)
+            )
             self.checker = Judge(self.cluster)
-        cluster, started = self.cluster, []
+        cluster = self.cluster
+        started: list[Node] = []
         while len(started) < nodes:
             if not cluster.nodes:
                 started.append(await cluster.start(**options))
@@ -238,7 +247,7 @@ class Stage:
             near = [census.node_id(i) for i in self.population.closest(key, count + 1)]
         return [node_id for node_id in near if node_id != exclude][:count]
 
-    def closest_stores(self, key: bytes, count: int, *, exclude: bytes) -> list[Stores | None]:
+    def closest_stores(self, key: bytes, count: int, *, exclude: bytes) -> Sequence[Stores | None]:
         """Return what the live nodes closest to a key keep; None of one that never kept a thing."""
         if self.population is None:
             assert self.cluster is not None

@@ -91,15 +91,17 @@ def _one_source(
     request = _rate(mib, ours, "request_seconds")
     whole = _rate(mib, ours, "seconds")
     limit = mib * MIB / 1e6 / statistics.median(limits)
-    rates = {name: _rate(mib, figures, "seconds") for name, figures in found.items()}
+    rates: dict[str, float | None] = {
+        name: _rate(mib, figures, "seconds") for name, figures in found.items()
+    }
     del rates["bytestag"]
-    cpu = {name: _cpu(mib, figures) for name, figures in found.items()}
+    cpu: dict[str, float | None] = {name: _cpu(mib, figures) for name, figures in found.items()}
     theirs = rates.get("libtorrent")
     rows = report.rows
     rows.append(Row("request_mb_s", request, "MB/s", ">=", None, peers=rates))
     rows.append(Row("limit_mb_s", limit, "MB/s"))
     rows.append(Row("request_of_limit", request / limit, "share", ">=", 0.6))
-    missing = {"libtorrent": None} if torrent is None else {}
+    missing: dict[str, float | None] = {"libtorrent": None} if torrent is None else {}
     rows.append(
         Row("request_of_libtorrent", theirs and request / theirs, "times", ">=", 2.0, peers=missing)
     )
@@ -109,7 +111,9 @@ def _one_source(
     )  # fmt: skip
     rows.append(Row("spawn_to_exit_mb_s", whole, "MB/s", ">=", None, peers=rates))
     rows.append(Row("cpu_s_per_gib", cpu.pop("bytestag"), "s", "<=", 2.0, peers=cpu))
-    memory = {name: max(f.rss_mib for f in figures) for name, figures in found.items()}
+    memory: dict[str, float | None] = {
+        name: max(f.rss_mib for f in figures) for name, figures in found.items()
+    }
     rows.append(Row("rss_mib", memory.pop("bytestag"), "MiB", "<=", 150, peers=memory))
 
 
@@ -183,8 +187,9 @@ def _served(contender: Contender, file: Path) -> Iterator[tuple[Served, Path]]:
 def _fetch(served: Served, out: Path, file: Path) -> Figures:
     before = sum(_cpu_of(server.pid) for server in served.servers)
     began = time.perf_counter()
+    command = served.fetch(out)
     process = subprocess.Popen(
-        served.fetch(out), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env={**os.environ, **served.environment},
     )  # fmt: skip
     assert process.stdout is not None
@@ -193,7 +198,7 @@ def _fetch(served: Served, out: Path, file: Path) -> Figures:
     ended = time.perf_counter()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or not filecmp.cmp(file, out, shallow=False):
-        raise RuntimeError(f"it did not bring the file ({process.returncode}): {process.args}")
+        raise RuntimeError(f"it did not bring the file ({process.returncode}): {command}")
     cpu = sum(_cpu_of(server.pid) for server in served.servers) - before
     rss = max(usage.ru_maxrss / 1024, *(_rss_of(server.pid) for server in served.servers))
     request = times[-1] - times[0] if len(times) > 1 else ended - began
@@ -211,7 +216,8 @@ def _limit(file: Path) -> float:
 
 
 def _rate(mib: int, figures: Sequence[Figures], of: str) -> float:
-    return mib * MIB / 1e6 / statistics.median(getattr(f, of) for f in figures)
+    seconds: list[float] = [getattr(f, of) for f in figures]
+    return mib * MIB / 1e6 / statistics.median(seconds)
 
 
 def _cpu(mib: int, figures: Sequence[Figures]) -> float:

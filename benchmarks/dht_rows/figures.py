@@ -100,7 +100,7 @@ def trial(
     )
     if record.error:
         raise RuntimeError(record.error)
-    figures = {row.name: row.value for row in record.rows}
+    figures = {row.name: row.number for row in record.rows}
     return figures | {"wall": record.wall_seconds, "rss_gib": record.rss_mib_max / 1024}
 
 

@@ -7,12 +7,16 @@ lifted. One puts and another gets, ``AT_ONCE`` at one time, a tenth as many befo
 Prints one JSON object. Nothing here is imported by the benchmark.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import resource
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import opendht
 
@@ -20,16 +24,19 @@ PORT = 23_000
 JOIN_SECONDS = 60.0
 ENOUGH = 4
 WAIT_SECONDS = 30.0
+Ended = Callable[[object], None]
+"""Is told whether it was done."""
+Begin = Callable[[int, Ended], None]
 
 
-def cpu():
+def cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
-def start(count):
+def start(count: int) -> list[Any]:
     """Start nodes; return them once each of them finds others."""
-    nodes = []
+    nodes: list[Any] = []
     for number in range(count):
         node, config = opendht.DhtRunner(), opendht.DhtConfig()
         config.setBootstrapMode(number == 0)
@@ -47,24 +54,32 @@ def start(count):
     return nodes
 
 
-def found(node):
+def found(node: Any) -> int:
     """Return how many nodes a look-up of a random key ended at."""
-    done, result = threading.Event(), []
+    done = threading.Event()
+    result: list[int] = []
     random = opendht.InfoHash.getRandom()
-    node.get(random, lambda value: True, lambda ok, near: (result.append(len(near)), done.set()))
+
+    def ended(ok: bool, near: list[Any]) -> None:
+        result.append(len(near))
+        done.set()
+
+    node.get(random, lambda value: True, ended)
     done.wait(10)
     return result[0] if result else 0
 
 
-def run(begin, count, at_once):
+def run(begin: Begin, count: int, at_once: int) -> dict[str, float]:
     """Begin operations, at most so many at one time; return what they came to."""
-    places, lock, took, fine = threading.Semaphore(at_once), threading.Lock(), [], []
+    places, lock = threading.Semaphore(at_once), threading.Lock()
+    took: list[float] = []
+    fine: list[bool] = []
     began, used = time.perf_counter(), cpu()
 
-    def one(number):
+    def one(number: int) -> None:
         started = time.perf_counter()
 
-        def ended(ok):
+        def ended(ok: object) -> None:
             with lock:
                 took.append(time.perf_counter() - started)
                 fine.append(bool(ok))
@@ -88,24 +103,24 @@ def run(begin, count, at_once):
     }
 
 
-def main():
+def main() -> None:
     count, operations, at_once, size = map(int, sys.argv[1:5])
     nodes = start(count)
     values = [os.urandom(size) for _ in range(operations)]
     putter, getter = nodes[1], nodes[count // 2]
 
-    def operate(name, total):
-        def key(number):
+    def operate(name: str, total: int) -> dict[str, dict[str, float]]:
+        def key(number: int) -> Any:
             return opendht.InfoHash.get(f"{name} {number}")
 
-        def put(number, ended):
+        def put(number: int, ended: Ended) -> None:
             value = opendht.Value(values[number])
             putter.put(key(number), value, lambda ok, near: ended(ok))
 
-        def get(number, ended):
-            got = []
+        def get(number: int, ended: Ended) -> None:
+            got: list[Any] = []
 
-            def take(value):
+            def take(value: Any) -> bool:
                 got.append(value)
                 return False
 

@@ -74,9 +74,10 @@ class PackedProviderTable:
         flags = []
         for prefix, record in records:
             known = self._records.get((provider_id, prefix))
-            is_here = known is not None and known.seq < seq <= SEQ_MAX
-            is_here = is_here and (known.record, known.addresses) == (record, addresses)
-            if is_here:
+            is_here = False
+            if known is not None and known.seq < seq <= SEQ_MAX:
+                is_here = (known.record, known.addresses) == (record, addresses)
+            if known is not None and is_here:
                 renewed = known._replace(seq=seq, expires=expires)
                 self._records[provider_id, prefix] = renewed
             flags.append(is_here)

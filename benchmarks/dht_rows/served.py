@@ -22,7 +22,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmarks.dht_rows.figures import (
     Figure,
@@ -126,7 +126,7 @@ async def _packet_seconds(keys: int, seed: int, requests: int) -> dict[str, floa
             address = (f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}", 4000)
             router.add_contact(Contact(rng.randbytes(20), address))
         token = client.protocol._mint.issue(ASKER, runtime.wall())
-        asked = {
+        asked: dict[str, tuple[str, Callable[[], bytes | None]]] = {
             "ping": ("bt_ping", lambda: None),
             "find_node": ("bt_find_node", lambda: rng.randbytes(20)),
             "find_held": ("bt_find_value", table.some_key),

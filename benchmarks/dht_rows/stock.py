@@ -37,6 +37,12 @@ JOINING_SHARE = 1 / 50
 SETTLING_SECONDS = 30.0
 
 
+class StockServer(Server):
+    """An unmodified node, and where it is."""
+
+    place: Address
+
+
 class _Receiver:
     """Hands what arrives to an asyncio protocol."""
 
@@ -45,6 +51,10 @@ class _Receiver:
 
     def datagram_received(self, datagram: memoryview, address: Address) -> None:
         self._protocol.datagram_received(bytes(datagram), address)
+
+    def burst_received(self, view: memoryview, stride: int, address: Address) -> None:
+        for start in range(0, len(view), stride):
+            self.datagram_received(view[start : start + stride], address)
 
     def wakeup_ended(self) -> None:
         """Nothing was put off."""
@@ -59,7 +69,7 @@ class _Transport:
 
     def sendto(self, datagram: bytes, address: Address) -> None:
         if self._network.may_send():
-            self._endpoint.send(datagram, tuple(address))
+            self._endpoint.send(datagram, (address[0], address[1]))
 
     def close(self) -> None:
         self._endpoint.close()
@@ -70,7 +80,7 @@ class StockNetwork:
 
     def __init__(self, world: World, seed: int) -> None:
         self.world = world
-        self.servers: list[Server] = []
+        self.servers: list[StockServer] = []
         self.rng = random.Random(f"{seed} stock")
         self.has_stormed = False
         self._sent = 0
@@ -97,24 +107,19 @@ class StockNetwork:
     async def join(self, nodes: int) -> None:
         """Let nodes join as ours do: a few at a time, each few through two that are there."""
         while len(self.servers) < nodes:
-            known = [
-                self._address(s) for s in self.rng.sample(self.servers, min(2, len(self.servers)))
-            ]
+            known = [s.place for s in self.rng.sample(self.servers, min(2, len(self.servers)))]
             at_once = max(10, round(JOINING_SHARE * len(self.servers))) if self.servers else 1
             count = min(at_once, nodes - len(self.servers))
             await asyncio.gather(*(self._start(known) for _ in range(count)))
         await asyncio.sleep(SETTLING_SECONDS)
 
     async def _start(self, known: list[Address]) -> None:
-        server = Server(node_id=self.rng.randbytes(20))
+        server = StockServer(node_id=self.rng.randbytes(20))
         server.place = (host_of(len(self.servers)), PORT)
         self.servers.append(server)
         await server.listen(PORT, server.place[0])
         if known:
             await server.bootstrap(known)
-
-    def _address(self, server: Server) -> Address:
-        return server.place
 
     def kill(self, share: float) -> None:
         """Let a share of all nodes die in this instant."""
@@ -122,7 +127,9 @@ class StockNetwork:
             server.stop()
             self.servers.remove(server)
 
-    def closest(self, key: bytes, count: int, *, without: Server | None = None) -> list[Server]:
+    def closest(
+        self, key: bytes, count: int, *, without: Server | None = None
+    ) -> list[StockServer]:
         """Return the live nodes that are truly closest to a digest."""
         goal = int.from_bytes(key, "big")
         others = [server for server in self.servers if server is not without]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 
 import umsgpack
 from kademlia.network import Server
@@ -37,13 +38,13 @@ def stock_rates(seed: int) -> dict[str, float]:
 
 async def _stock_rates(seed: int) -> dict[str, float]:
     rng, server, transport = random.Random(seed), Server(), CountingTransport()
-    server.protocol = server._create_protocol()
+    server.protocol = server._create_protocol()  # type: ignore[attr-defined]
     server.protocol.connection_made(transport)
     asker = rng.randbytes(20)
     for i in range(NODES):
         address = (f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}", 4000)
         server.protocol.router.add_contact(Node(rng.randbytes(20), *address))
-    requests = {
+    requests: dict[str, Callable[[], list[object]]] = {
         "ping": lambda: ["ping", [asker]],
         "find_node": lambda: ["find_node", [asker, rng.randbytes(20)]],
         "store": lambda: ["store", [asker, rng.randbytes(20), rng.randbytes(VALUE_BYTES)]],

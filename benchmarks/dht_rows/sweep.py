@@ -14,12 +14,12 @@ of ours can do this: stock ``Server.set`` walks and stores for each key, 43 requ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from benchmarks.dht_rows.figures import Figure, Scale, figure, in_child
 from benchmarks.dht_rows.packed_providers import PackedProviderTable
 from benchmarks.trials import make_trial, play
+from bytestag.keys import KeyBytes
 from bytestag.sim import population
 from bytestag.tables.stores import Stores, memory_stores
 
@@ -43,8 +43,8 @@ def measure(scale: Scale) -> Iterator[Figure]:
 
 
 def _play(keys: int, nodes: int, seed: int) -> dict[str, float]:
-    def stores(*arguments: Any) -> Stores:
-        made = memory_stores(*arguments)
+    def stores(cache_bytes: int, node_key: KeyBytes, wall: Callable[[], float]) -> Stores:
+        made = memory_stores(cache_bytes, node_key, wall)
         made.providers = PackedProviderTable()  # type: ignore[assignment]
         return made
 
@@ -53,5 +53,5 @@ def _play(keys: int, nodes: int, seed: int) -> dict[str, float]:
     record = play(make_trial("sweep", given, seed))
     if record.error:
         raise RuntimeError(record.error)
-    found = {row.name: row.value for row in record.rows}
+    found = {row.name: row.number for row in record.rows}
     return found | {"wall": record.wall_seconds, "rss_gib": record.rss_mib_max / 1024}

@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from libtorrent import settings_pack
 
 HOST = "127.0.0.1"
 PIECE_BYTES = 1024 * 1024
@@ -47,9 +50,9 @@ def main(arguments: list[str]) -> None:
     os._exit(0)  # leaving the session politely takes seconds
 
 
-def _settings(lt: Any, port: str, mode: str, buffers: int) -> dict[str, Any]:
+def _settings(lt: Any, port: str, mode: str, buffers: int) -> settings_pack:
     is_tcp = mode == "tcp"
-    settings = {
+    settings: settings_pack = {
         "listen_interfaces": f"{HOST}:{port}",
         "enable_dht": False, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
         "allow_multiple_connections_per_ip": True,

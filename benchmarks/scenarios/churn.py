@@ -55,6 +55,7 @@ async def play(stage: Stage) -> None:
 def make_churn(stage: Stage) -> Churn:
     """Return the churn of the stage's parameters."""
     length = Weibull(0.5, stage.session_minutes * MINUTE)
+    assert stage.cluster is not None
     return Churn(stage.cluster, Habits(length, length, stage.empty_share), stage.world.seed)
 
 

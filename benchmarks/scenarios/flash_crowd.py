@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stage import Peer, Stage, attempt
+from benchmarks.stage import Peer, Stage, as_node, attempt
 from bytestag.config import DAY, PART_BYTES
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
@@ -34,7 +34,7 @@ async def play(stage: Stage) -> None:
     whole = stage.rng.randbytes(stage.file_bytes)
     link, rows = _describe(whole, publisher.client.config.network)
     began = stage.now
-    await put(publisher, rows, copies=stage.copies, keep_seconds=90 * DAY, stays=True)
+    await put(as_node(publisher), rows, copies=stage.copies, keep_seconds=90 * DAY, stays=True)
     stage.checker.acknowledged(rows, 90 * DAY)
     stage.row("publish_seconds", stage.now - began, "s")
     uploaded = publisher.client.status()["bytes_uploaded"]

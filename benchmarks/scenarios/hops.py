@@ -27,7 +27,7 @@ async def play(stage: Stage) -> None:
     await stage.populate()
     await look_around(stage)
     expected = statistics.fmean(Model(stage.nodes, Rule(K, 5, ALPHA)).hops(MODEL_LOOKUPS))
-    hops = next(row.value for row in stage._record.rows if row.name == "hops")
+    hops = next(row.number for row in stage._record.rows if row.name == "hops")
     stage.row("hops_of_model", expected, "hops")
     stage.row("hops_off_model", abs(hops / expected - 1), "share", "<=", 0.1)
 

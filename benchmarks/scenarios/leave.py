@@ -38,6 +38,7 @@ async def play(stage: Stage) -> None:
         (publisher,) = await stage.join(1, is_donor=False)
         outcome = await put(publisher, values, copies=stage.copies, keep_seconds=KEEP_SECONDS)
         stage.row("published_copies_min", outcome.copies_min, "copies")
+        assert stage.cluster is not None
         await stage.cluster.stop(publisher)
         bytes_ = stage.sent[1]
         watching = group.create_task(_watch(stage, list(values), curves))
@@ -55,6 +56,7 @@ async def play(stage: Stage) -> None:
 
 async def _watch(stage: Stage, kvpids: list[KVPID], curves: dict[str, list[list[float]]]) -> None:
     """Count copies now and then."""
+    assert stage.cluster is not None
     began, wanted = stage.now, frozenset(kvpids)
     while True:
         day = (stage.now - began) / DAY
@@ -76,5 +78,6 @@ def _keeps(cache: KVPTable, kvpid: KVPID) -> bool:
 
 def _count_lost(stage: Stage, kvpids: list[KVPID]) -> int:
     """Return how many values nobody has in the end, running or off."""
+    assert stage.cluster is not None
     caches = [node.stores.cache for node in stage.cluster.nodes]
     return sum(not any(kvpid in cache for cache in caches) for kvpid in kvpids)

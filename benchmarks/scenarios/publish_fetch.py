@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.stage import Peer, Stage, attempt
+from benchmarks.stage import Peer, Stage, as_node, attempt
 from bytestag.config import DAY
 from bytestag.sim.cluster import Node
 from bytestag.sim.workload import get, put, random_values
@@ -33,7 +33,7 @@ async def publish(
     publisher = publisher or (await stage.some(1))[0]
     values = random_values(stage.values, stage.value_bytes, stage.rng)
     before, began = stage.sent, stage.now
-    outcome = await put(publisher, values, copies=stage.copies, keep_seconds=KEEP_SECONDS)
+    outcome = await put(as_node(publisher), values, copies=stage.copies, keep_seconds=KEEP_SECONDS)
     stage.checker.published(values)
     if outcome.copies_min:
         stage.checker.promised(values)
@@ -57,7 +57,7 @@ async def read_all(stage: Stage, values: Mapping[KVPID, bytes], *, target: float
     seconds, done = [], 0
     for number, kvpid in enumerate(values):
         (reader,) = await stage.some(1)
-        read, took = await attempt(get(reader, kvpid), stage.world.loop.time)
+        read, took = await attempt(get(as_node(reader), kvpid), stage.world.loop.time)
         if read is not None:
             stage.checker.delivered(kvpid, read)
             done += 1

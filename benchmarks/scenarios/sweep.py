@@ -43,7 +43,7 @@ async def _announce(
     node: Any,
     keys: SortedKeys,
     name: str,
-    targets: tuple[float, float | None],
+    targets: tuple[float | None, float | None],
     *,
     is_renewal: bool,
 ) -> Announced:
@@ -54,7 +54,7 @@ async def _announce(
     done: Announced = await node.run(node.client.announcer.announce(keys, is_renewal=is_renewal))
     stage.progress(name, 1, 1)
     if len(keys) < JUDGED_KEYS:
-        targets = (None, None)  # type: ignore[assignment]
+        targets = (None, None)
     stage.row(f"{name}_seconds", stage.now - began, "s")
     requests, datagrams = counted()
     stage.row(f"{name}_requests_per_key", requests / len(keys), "datagrams", "<=", targets[0])
