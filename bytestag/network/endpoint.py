@@ -154,6 +154,8 @@ class NativeEndpoint:
         self._view = memoryview(bytearray(2 * RECEIVE_BYTES))
         self._has_many = has_many()
         self._many_in: ManyReceiver | None = None
+        self._bulk_stride = 0
+        """Small datagrams of this size came in bulk at the last wake-up."""
         self._many_out: ManySender | None = None
         self._queue: deque[tuple[Burst, Address]] = deque()
         self._no_segment: dict[Address, float] = {}
@@ -182,6 +184,8 @@ class NativeEndpoint:
         begin = at = stride = small = 0
         source: Any = None
         try:
+            if self._bulk_stride:
+                self._receive_many(end, self._bulk_stride)
             while time.monotonic() < end:
                 size, merged, other = self._receive(self._view[at:])
                 is_next = 0 < size <= stride and merged >= size and other == source
@@ -214,9 +218,12 @@ class NativeEndpoint:
         Raises OSError: BlockingIOError when nothing is left.
         """
         many = self._many_in = self._many_in or ManyReceiver(self._socket)
+        self._bulk_stride = 0
         while time.monotonic() < end:
             longest = 0
             for view, size, source in many.receive(stride):
+                if len(view) >= MANY_AFTER * size:
+                    self._bulk_stride = size
                 if len(view) > longest and size <= SMALL_BYTES_MAX:
                     longest, stride = len(view), size
                 if len(view) > size:

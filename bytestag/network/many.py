@@ -1,6 +1,6 @@
 """Many: datagrams sent and received with one call, where the kernel does not cut or merge (shell).
 
-What a call costs in Python is then paid once for some thirty datagrams. The socket module has
+What a call costs in Python is then paid once for many datagrams. The socket module has
 neither of the two calls, so they are made through the C library; where it lacks them, nothing here
 is used. Source: sendmmsg(2), recvmmsg(2), udp(7).
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -20,7 +21,8 @@ from bytestag.config import TRAIN_SEGMENTS_MAX, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.network.offload import ANCILLARY_BYTES, SOL_UDP, STRIDE, UDP_GRO
 
-DATAGRAMS_MAX = 32
+DATAGRAMS_MAX = 128
+"""Three trains: each call ends amid one, and its pieces are then put together."""
 SMALL_BYTES_MAX = 9 * 1024
 """Jumbo frames; of larger datagrams a call for each is cheap enough."""
 ALIKE_BYTES = 10
@@ -73,7 +75,7 @@ def has_many() -> bool:
     return hasattr(library, "recvmmsg") and hasattr(library, "sendmmsg")
 
 
-def _address_of(buffer: bytearray) -> int:
+def _address_of(buffer: bytearray | mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
@@ -98,7 +100,7 @@ class ManyReceiver:
         self._socket = sock
         self._receive = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._area = bytearray(DATAGRAMS_MAX * SMALL_BYTES_MAX)
-        self._rest = bytearray(DATAGRAMS_MAX * _REST_BYTES)
+        self._rest = mmap.mmap(-1, DATAGRAMS_MAX * _REST_BYTES)  # takes memory where it is used
         self._names = bytearray(DATAGRAMS_MAX * _NAME_BYTES)
         self._control = bytearray(DATAGRAMS_MAX * ANCILLARY_BYTES)
         self._view = memoryview(self._area)
