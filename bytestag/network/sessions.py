@@ -247,17 +247,20 @@ class Sessions:
         if self._endpoint is not None:
             self._endpoint.send(answer, address)
         if agreement is not None:
-            self._end_unconfirmed(agreement.node_id)
+            self._end_unconfirmed(agreement.node_id, address)
             link = self._add(agreement)
             if agreement.early:
                 unheard = self._unheard.get(address) or 0
                 self._unheard.put(address, unheard + 1)
                 link.answer_early(agreement.early[0], is_busy=unheard >= EARLY_UNHEARD_MAX)
 
-    def _end_unconfirmed(self, node_id: KeyBytes) -> None:
-        """End the sessions that a peer did not take: it begins a new one."""
+    def _end_unconfirmed(self, node_id: KeyBytes, address: Address) -> None:
+        """End the sessions that a peer did not take: it begins a new one.
+
+        Several programs of one user may be one node, each at an address of its own.
+        """
         for link in self._by_peer.get(node_id, []):
-            if not link.session.is_confirmed:
+            if not link.session.is_confirmed and link.address == address:
                 link.session.close()
                 self.touch(link)
 

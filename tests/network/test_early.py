@@ -14,7 +14,7 @@ from bytestag.network.handshake import ACCEPT, CHALLENGE, CONTROL, FIRST_BYTE, I
 from bytestag.network.links import Busy
 from bytestag.network.tokens import NO_TOKEN
 from bytestag.sim import Conditions, run
-from tests.network.nodes import CONFIG, nodes, settle
+from tests.network.nodes import CONFIG, Node, nodes, settle
 from tests.network.test_sessions import kinds, tap
 
 ONE_WAY = 0.05
@@ -173,7 +173,7 @@ def test_what_a_session_sends_whose_accept_was_lost_is_not_taken_for_the_next_on
         alice, bob, peer = await known(world)
         lose_an_accept(world.network)
         if not gives_up:  # what is on its way when it does is as bad
-            bob.sessions._end_unconfirmed = lambda node_id: None
+            bob.sessions._end_unconfirmed = lambda node_id, address: None
         serve = bob.serve
         bob.serve = lambda link, get: world.loop.call_later(
             seconds, lambda: link.session.is_closed or serve(link, get)
@@ -181,6 +181,23 @@ def test_what_a_session_sends_whose_accept_was_lost_is_not_taken_for_the_next_on
         fetched = await fetch_early(alice, peer, bob.hold(LARGE[:size]), size)
         assert bytes(fetched.value) == LARGE[:size]
         assert len(bob.sessions) == 2 - gives_up
+
+    run(main, conditions=FIXED)
+
+
+def test_programs_that_are_one_node_do_not_end_each_others_sessions():
+    async def main(world):
+        alice, bob, peer = await known(world)
+        twin = Node(0, world.runtime(7))
+        await twin.open(world.network.open_endpoint, ("10.0.0.1", 4001))
+        assert twin.identity.node_id == alice.identity.node_id
+        token = (await twin.ping(bob.address)).token
+        key = bob.hold(LARGE)
+        both = await asyncio.gather(
+            fetch_early(alice, peer, key, len(LARGE)),
+            fetch_early(twin, bob.peer(token=token), key, len(LARGE)),
+        )
+        assert [bytes(fetched.value) == LARGE for fetched in both] == [True, True]
 
     run(main, conditions=FIXED)
 
