@@ -25,6 +25,7 @@ from bytestag.errors import AddressInUse
 from bytestag.network.burst import Burst
 from bytestag.network.many import (
     ALIKE_BYTES,
+    DATAGRAMS_MAX,
     SMALL_BYTES_MAX,
     ManyReceiver,
     ManySender,
@@ -52,6 +53,7 @@ IPV6_MTU_DISCOVER = 23
 IP_PMTUDISC_PROBE = 3
 SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 65_535
+MANY_AT_FIRST = 32
 MANY_AFTER = 8
 """So many small datagrams came one by one at one wake-up: the others are received together."""
 WAKEUP_SECONDS = 0.002
@@ -204,6 +206,7 @@ class NativeEndpoint:
                     begin = at = 0
                 if small == MANY_AFTER:
                     self._receive_many(end, stride)
+                    small = 0
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:  # an ICMP error of an earlier send; never fatal
@@ -215,14 +218,18 @@ class NativeEndpoint:
     def _receive_many(self, end: float, stride: int) -> None:
         """Drain the socket with few calls, most of what comes being ``stride`` bytes long.
 
-        Raises OSError: BlockingIOError when nothing is left.
+        Returns when the kernel merges what comes. Raises OSError: BlockingIOError when nothing is
+        left.
         """
         many = self._many_in = self._many_in or ManyReceiver(self._socket)
         self._bulk_stride = 0
+        most = MANY_AT_FIRST
         while time.monotonic() < end:
             longest = 0
-            for view, size, source in many.receive(stride):
-                if len(view) >= MANY_AFTER * size:
+            for view, size, source in many.receive(stride, most):
+                if self._socket.fileno() < 0:  # it was closed meanwhile
+                    return
+                if len(view) >= MANY_AFTER * size > 0:
                     self._bulk_stride = size
                 if len(view) > longest and size <= SMALL_BYTES_MAX:
                     longest, stride = len(view), size
@@ -230,6 +237,10 @@ class NativeEndpoint:
                     self._receiver.burst_received(view, size, source)
                 else:
                     self._receiver.datagram_received(view, source)
+            if many.has_merged:  # each of them is a call's worth
+                self._bulk_stride = 0
+                return
+            most = DATAGRAMS_MAX
 
     def _begins_alike(self, begin: int, at: int) -> bool:
         """Whether two datagrams may be of one train: what is of another kind would spoil it."""

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import mmap
 import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from bytestag.config import TRAIN_SEGMENTS_MAX, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
 from bytestag.network.offload import ANCILLARY_BYTES, SOL_UDP, STRIDE, UDP_GRO
+
+_logger = logging.getLogger(__name__)
 
 DATAGRAMS_MAX = 128
 """Three trains: each call ends amid one, and its pieces are then put together."""
@@ -27,7 +30,7 @@ SMALL_BYTES_MAX = 9 * 1024
 """Jumbo frames; of larger datagrams a call for each is cheap enough."""
 ALIKE_BYTES = 10
 """First byte, connection, kind: what is of another kind is not of the same train."""
-_REST_BYTES = UDP_BYTES_MAX
+_REST_BYTES = 65_535
 """Room for what a datagram has beyond those before it: it may be a merged one."""
 _NAME_BYTES = 28
 _IPV4 = struct.Struct("=H2s4s")
@@ -68,11 +71,25 @@ class _Ancillary(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def has_many() -> bool:
-    """Whether this system has both calls."""
+    """Whether this system has both calls, and they work: two datagrams go through loopback."""
     if sys.platform != "linux":
         return False
-    library = ctypes.CDLL(None)
-    return hasattr(library, "recvmmsg") and hasattr(library, "sendmmsg")
+    try:
+        library = ctypes.CDLL(None)
+        if not (hasattr(library, "recvmmsg") and hasattr(library, "sendmmsg")):
+            return False
+        with _loopback() as here, _loopback() as there:
+            ManySender(there).send(b"abc", 2, here.getsockname())
+            return [bytes(v) for v, *_ in ManyReceiver(here).receive(2)] == [b"ab", b"c"]
+    except OSError as error:  # a filter of system calls, or a C library without them
+        _logger.info("no sendmmsg or recvmmsg: %s", error)
+        return False
+
+
+def _loopback() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
 
 
 def _address_of(buffer: bytearray | mmap.mmap) -> int:
@@ -100,7 +117,8 @@ class ManyReceiver:
         self._socket = sock
         self._receive = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._area = bytearray(DATAGRAMS_MAX * SMALL_BYTES_MAX)
-        self._rest = mmap.mmap(-1, DATAGRAMS_MAX * _REST_BYTES)  # takes memory where it is used
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # it takes memory where it is used
+        self._rest = mmap.mmap(-1, DATAGRAMS_MAX * _REST_BYTES, flags=private)
         self._names = bytearray(DATAGRAMS_MAX * _NAME_BYTES)
         self._control = bytearray(DATAGRAMS_MAX * ANCILLARY_BYTES)
         self._view = memoryview(self._area)
@@ -120,8 +138,12 @@ class ManyReceiver:
             self._pieces[2 * n + 1].size = _REST_BYTES
         self._fresh = bytes(self._messages)  # the kernel writes into them
         self._stride = 0
+        self.has_merged = False
+        """Whether the kernel merged any of the last batch, once that was gone through."""
 
-    def receive(self, stride: int) -> Iterator[tuple[memoryview, int, Address]]:
+    def receive(
+        self, stride: int, most: int = DATAGRAMS_MAX
+    ) -> Iterator[tuple[memoryview, int, Address]]:
         """Yield what waits, as the kernel would have merged it: view, size of each, source.
 
         Datagrams of ``stride`` bytes that follow each other come as one; the views hold until the
@@ -131,7 +153,7 @@ class ManyReceiver:
         messages = self._messages
         ctypes.memmove(messages, self._fresh, len(self._fresh))
         descriptor = self._socket.fileno()
-        count = self._receive(descriptor, messages, DATAGRAMS_MAX, socket.MSG_DONTWAIT, None)
+        count = self._receive(descriptor, messages, most, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
@@ -145,33 +167,44 @@ class ManyReceiver:
                 self._pieces[2 * n].size = stride
 
     def _runs(self, count: int) -> Iterator[tuple[memoryview, int, Address]]:
-        stride = self._stride
         sizes = self._sizes.read(count)
         merged = self._control_sizes.read(count)
+        self.has_merged = any(merged)
         names = bytes(self._names[: count * _NAME_BYTES])
-        source = names[:_NAME_BYTES]
-        if any(merged) or names != source * count:
-            for n in range(count):
-                name = names[n * _NAME_BYTES :][:_NAME_BYTES]
-                whole = self._whole(n, sizes[n])
-                yield whole, self._merged_stride(n, merged[n], len(whole)), _source(name)
-            return
-        begin = 0
-        for n in [n for n, size in enumerate(sizes) if size != stride] + [count]:
-            end = n * stride
-            if n < count and n > begin and sizes[n] and self._is_last_of(begin, n, sizes[n]):
-                end += sizes[n]
+        first = 0
+        while first < count:
+            name, end = names[first * _NAME_BYTES :][:_NAME_BYTES], count
+            if names[first * _NAME_BYTES :] != name * (count - first):
+                end = first + 1
+                while names[end * _NAME_BYTES :][:_NAME_BYTES] == name:
+                    end += 1
+            source = _source(name)
+            for view, size in self._runs_of_one(first, end, sizes, merged):
+                yield view, size, source
+            first = end
+
+    def _runs_of_one(
+        self, begin: int, end: int, sizes: Sequence[int], merged: Sequence[int]
+    ) -> Iterator[tuple[memoryview, int]]:
+        """Yield what came from one source: runs of full datagrams, and others by themselves."""
+        stride = self._stride
+        odd = [n for n in range(begin, end) if sizes[n] != stride or merged[n]]
+        for n in [*odd, end]:
+            at = n * stride
+            if begin < n < end and self._is_last_of(begin, n, sizes[n]) and not merged[n]:
+                at += sizes[n]
             if n > begin:
-                yield self._view[begin * stride : end], stride, _source(source)
-            if n < count and end == n * stride:
-                yield self._whole(n, sizes[n]), sizes[n], _source(source)
+                yield self._view[begin * stride : at], stride
+            if n < end and at == n * stride:
+                whole = self._whole(n, sizes[n])
+                yield whole, self._merged_stride(n, merged[n], len(whole))
             begin = n + 1
 
     def _is_last_of(self, first: int, number: int, size: int) -> bool:
         """Whether a shorter datagram is the last of the train that lies before it."""
         begin, at = first * self._stride, number * self._stride
         area = self._area
-        return size < self._stride and (
+        return 0 < size < self._stride and (
             area[begin : begin + ALIKE_BYTES] == area[at : at + ALIKE_BYTES]
         )
 

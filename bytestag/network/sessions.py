@@ -7,6 +7,7 @@ what the machines have to send.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,9 +40,9 @@ from bytestag.recent import Recent
 HANDSHAKE_RESEND_SECONDS = 0.5
 HANDSHAKES_MAX = 256
 SESSIONS_PER_PEER_MAX = 4
-EARLY_UNHEARD_MAX = 2
-"""So many early questions from an address are answered before anything shows that it listens: who
-had it an hour ago has its token still."""
+EARLY_UNHEARD_MAX = 8
+"""So many early questions from a host are answered before anything shows that it listens: who had
+its address an hour ago has tokens for all its ports."""
 UNHEARD_MAX = 4096
 
 
@@ -97,8 +98,8 @@ class Sessions:
         self._by_peer: dict[KeyBytes, list[Link]] = {}
         self._handshakes: dict[bytes, _Handshake] = {}
         self._connecting: dict[KeyBytes, asyncio.Future[Link]] = {}
-        self._unheard: Recent[Address, int] = Recent(UNHEARD_MAX)
-        """Early questions from an address since it was heard in a session."""
+        self._unheard: Recent[bytes, int] = Recent(UNHEARD_MAX)
+        """Early questions from a host since it was heard in a session."""
         self._touched: dict[Link, None] = {}
         self._flushes_soon = False
         self.counters: Counter[str] = Counter()
@@ -209,9 +210,11 @@ class Sessions:
             connection_id = bytes(datagram[1:9])
             link = self._links.get(connection_id)
             if link is not None:
+                is_open = not link.session.is_closed
                 link.session.receive(datagram, address, self.now())
                 if datagram[9] == CONTROL:
-                    self._unheard.pop(address)
+                    if is_open and address == link.address:  # or it may name any other
+                        self._unheard.pop(_host(address))
                     link.process_events()  # a FOUND must be known before its units come
                 self.touch(link)
             elif datagram[9] == INIT:
@@ -242,16 +245,17 @@ class Sessions:
 
     def _receive_init(self, datagram: bytes, address: Address) -> None:
         answer, agreement = self._responder.receive(datagram, address, self._runtime.wall())
-        if agreement is not None and self._is_full and not self._evict_idle():
-            raise PacketError("too many sessions")
+        if agreement is not None:
+            self._end_unconfirmed(agreement.node_id, address)
+            if self._is_full and not self._evict_idle():
+                raise PacketError("too many sessions")
         if self._endpoint is not None:
             self._endpoint.send(answer, address)
         if agreement is not None:
-            self._end_unconfirmed(agreement.node_id, address)
             link = self._add(agreement)
             if agreement.early:
-                unheard = self._unheard.get(address) or 0
-                self._unheard.put(address, unheard + 1)
+                unheard = self._unheard.get(_host(address)) or 0
+                self._unheard.put(_host(address), unheard + 1)
                 link.answer_early(agreement.early[0], is_busy=unheard >= EARLY_UNHEARD_MAX)
 
     def _end_unconfirmed(self, node_id: KeyBytes, address: Address) -> None:
@@ -259,10 +263,10 @@ class Sessions:
 
         Several programs of one user may be one node, each at an address of its own.
         """
-        for link in self._by_peer.get(node_id, []):
+        for link in list(self._by_peer.get(node_id, [])):
             if not link.session.is_confirmed and link.address == address:
                 link.session.close()
-                self.touch(link)
+                self._flush(link)
 
     def _receive_answer(self, handshake: _Handshake, datagram: bytes) -> None:
         try:
@@ -377,3 +381,11 @@ class Sessions:
                 handshake.done.set_exception(RemoteError("the node is closing"))
                 handshake.done.exception()  # whoever waited may be gone already
         self._touched.clear()
+
+
+def _host(address: Address) -> bytes:
+    """Return what stands for a host: its IPv4 address, or its IPv6 network of 64 bits."""
+    host = address[0].partition("%")[0]
+    if ":" in host:
+        return socket.inet_pton(socket.AF_INET6, host)[:8]
+    return host.encode()

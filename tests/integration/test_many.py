@@ -156,3 +156,24 @@ def test_a_full_socket_says_so():
 
 def errno_text(number):
     return many.os.strerror(number)
+
+
+def test_trains_of_two_sources_are_told_apart_and_stay_whole():
+    with ExitStack() as stack:
+        here, one, other = a_socket(stack), a_socket(stack), a_socket(stack)
+        train = bytes(14 * STRIDE - 100)
+        for sender in (one, other, one):
+            ManySender(sender).send(train, STRIDE, here.getsockname())
+        got, runs = drained(ManyReceiver(here))
+        assert runs == [14, 14, 14]
+        sources = [source for _, source in got]
+        assert sources == [s.getsockname() for s in (one, other, one) for _ in range(14)]
+
+
+def test_calls_that_a_filter_refuses_are_not_used(monkeypatch):
+    def refused(*_given):
+        raise OSError(errno.ENOSYS, "injected")
+
+    assert many.has_many.__wrapped__()
+    monkeypatch.setattr(ManySender, "send", refused)
+    assert not many.has_many.__wrapped__()

@@ -635,3 +635,23 @@ def test_a_merged_burst_shorter_than_a_header_is_dropped_and_counted():
         return sum(alice.sessions.counters.values())
 
     assert run(main) == 2
+
+
+def test_a_peer_that_begins_anew_takes_nobody_elses_place():
+    async def main(world):
+        bob, alice, carol = await nodes(world, 3, CONFIG.replace(sessions_max=3))
+        await carol.sessions.connect(bob.peer())
+        await settle()
+        lost = world.network.inject
+
+        def without_accepts(datagram, source, destination):
+            if (datagram[0], datagram[9]) != (handshake.FIRST_BYTE, handshake.ACCEPT):
+                lost(datagram, source, destination)
+
+        world.network.inject = without_accepts
+        with pytest.raises(Timeout):
+            await alice.sessions.connect(bob.peer())
+        assert bob.sessions.link_to(carol.identity.node_id) is not None
+        assert len(bob.sessions) == 2
+
+    run(main, conditions=FIXED)
