@@ -7,6 +7,7 @@ two messages, after which both ends hold one root key for each direction and a h
 from __future__ import annotations
 
 import hmac
+from copy import copy
 from hashlib import sha256
 
 from bytestag.crypto.primitives import AESGCM, InvalidTag, StaticKey
@@ -147,14 +148,19 @@ class NoiseIK:
         return head + self._state.encrypt_and_hash(payload)
 
     def read_2(self, message: bytes) -> bytes:
-        """Return the payload of message 2 (initiator)."""
+        """Return the payload of message 2 (initiator); after a forged one the true one is read."""
         if len(message) < MESSAGE_2_OVERHEAD:
             raise PacketError("handshake message 2 is too short")
-        self._read_ephemeral(message[:DH_BYTES])
-        self._state.mix_key(self._ephemeral.exchange(self._remote_ephemeral))
-        self._state.mix_key(self._static.exchange(self._remote_ephemeral))
-        self._mix_psk()
-        return self._state.decrypt_and_hash(message[DH_BYTES:])
+        before = copy(self._state)
+        try:
+            self._read_ephemeral(message[:DH_BYTES])
+            self._state.mix_key(self._ephemeral.exchange(self._remote_ephemeral))
+            self._state.mix_key(self._static.exchange(self._remote_ephemeral))
+            self._mix_psk()
+            return self._state.decrypt_and_hash(message[DH_BYTES:])
+        except PacketError:
+            self._state = before
+            raise
 
     def split(self) -> tuple[bytes, bytes]:
         """Return the two root keys: initiator to responder, responder to initiator."""

@@ -34,6 +34,16 @@ def test_without_a_token_there_is_a_challenge_and_then_a_session():
     assert asker.receive(answer).send_key == agreement.receive_key
 
 
+def test_a_forged_accept_does_not_spoil_the_handshake():
+    answerer, mint = responder()
+    asker = initiator(mint.issue(ALICE, NOW))
+    answer, theirs = answerer.receive(asker.datagram, ALICE, NOW)
+    for forged in (answer[:-1] + bytes([answer[-1] ^ 1]), answer[:10] + bytes(len(answer) - 10)):
+        with pytest.raises(PacketError):
+            asker.receive(forged)
+    assert asker.receive(answer).send_key == theirs.receive_key
+
+
 def test_an_init_seen_before_gets_a_challenge_only():
     answerer, mint = responder()
     asker = initiator(mint.issue(ALICE, NOW))
