@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any, Protocol
 
 from bytestag.config import TRAIN_DATAGRAM_BYTES_MAX, UDP_BYTES_MAX
@@ -54,6 +55,7 @@ IP_PMTUDISC_PROBE = 3
 SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
 RECEIVE_BYTES = 65_535
 MANY_AT_FIRST = 32
+"""Until it is known that the kernel merges none of them: a merged one is 64 KiB of work."""
 MANY_AFTER = 8
 """So many small datagrams came one by one at one wake-up: the others are received together."""
 WAKEUP_SECONDS = 0.002
@@ -154,7 +156,6 @@ class NativeEndpoint:
         self._can_segment = segments and set_option(self._socket, UDP_SEGMENT, 0)
         self._merges = merges and set_option(self._socket, UDP_GRO, 1)
         self._view = memoryview(bytearray(2 * RECEIVE_BYTES))
-        self._has_many = has_many()
         self._many_in: ManyReceiver | None = None
         self._bulk_stride = 0
         """Small datagrams of this size came in bulk at the last wake-up."""
@@ -164,6 +165,10 @@ class NativeEndpoint:
         """Until when trains to an address are cut here, monotonic seconds."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._on_readable)
+
+    @cached_property
+    def _has_many(self) -> bool:
+        return has_many()  # tried when it is of use, not at each start
 
     @property
     def counters(self) -> Counter[str]:
@@ -198,13 +203,13 @@ class NativeEndpoint:
                 if at == begin:
                     stride, source = min(size, merged), other
                 at += size
-                is_small = self._has_many and merged >= size and size <= SMALL_BYTES_MAX
-                small = small + 1 if is_small else 0
+                small = small + 1 if size <= merged and size <= SMALL_BYTES_MAX else 0
+                is_bulk = small == MANY_AFTER and self._has_many
                 is_over = merged < size or size < stride or at + stride > RECEIVE_BYTES or not size
-                if is_over or small == MANY_AFTER:
+                if is_over or is_bulk:
                     self._deliver(begin, at, stride, source)
                     begin = at = 0
-                if small == MANY_AFTER:
+                if is_bulk:
                     self._receive_many(end, stride)
                     small = 0
         except (BlockingIOError, InterruptedError):

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 from bytestag.config import TRAIN_SEGMENTS_MAX, UDP_BYTES_MAX
 from bytestag.crypto.identity import Address
-from bytestag.network.offload import ANCILLARY_BYTES, SOL_UDP, STRIDE, UDP_GRO
+from bytestag.network.offload import ANCILLARY_BYTES, SOL_UDP, STRIDE, UDP_GRO, loopback
 
 _logger = logging.getLogger(__name__)
 
@@ -78,18 +78,12 @@ def has_many() -> bool:
         library = ctypes.CDLL(None)
         if not (hasattr(library, "recvmmsg") and hasattr(library, "sendmmsg")):
             return False
-        with _loopback() as here, _loopback() as there:
+        with loopback() as here, loopback() as there:
             ManySender(there).send(b"abc", 2, here.getsockname())
             return [bytes(v) for v, *_ in ManyReceiver(here).receive(2)] == [b"ab", b"c"]
     except OSError as error:  # a filter of system calls, or a C library without them
         _logger.info("no sendmmsg or recvmmsg: %s", error)
         return False
-
-
-def _loopback() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
-    return sock
 
 
 def _address_of(buffer: bytearray | mmap.mmap) -> int:

@@ -38,7 +38,7 @@ def probe() -> tuple[bool, bool]:
     if sys.platform != "linux":
         return False, False
     try:
-        with _loopback() as receiver, _loopback() as sender:
+        with loopback() as receiver, loopback() as sender:
             merges = set_option(receiver, UDP_GRO, 1)
             if not set_option(sender, UDP_SEGMENT, 0):
                 return False, merges
@@ -81,7 +81,8 @@ def dropped(sock: socket.socket) -> int:
     return int(_MEMINFO.unpack(packed)[_DROPS]) if len(packed) == _MEMINFO.size else 0
 
 
-def _loopback() -> socket.socket:
+def loopback() -> socket.socket:
+    """Return a socket to try things with; it waits for a fifth of a second."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     sock.settimeout(_PROBE_SECONDS)

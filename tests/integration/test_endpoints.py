@@ -425,7 +425,7 @@ class Kernel:
 )
 def test_only_a_kernel_that_cuts_and_merges_rightly_is_left_to_do_it(monkeypatch, kernel, found):
     monkeypatch.setattr(offload.sys, "platform", "linux")
-    monkeypatch.setattr(offload, "_loopback", lambda: kernel)
+    monkeypatch.setattr(offload, "loopback", lambda: kernel)
     assert offload.probe.__wrapped__() == found
 
 
