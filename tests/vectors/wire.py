@@ -154,9 +154,8 @@ def repair_in_the_clear() -> Iterator[Vector]:
     yield vector("bt_prove reply", packets.encode_reply(SEQUENCE, proven))
 
 
-def handshake() -> tuple[list[Vector], Any, Any]:
-    """Return INIT, CHALLENGE, INIT, ACCEPT, and what both ends agreed on."""
-    initiator = Initiator(
+def begun_by_alice(token: bytes, *chances: bytes, early: bytes = b"") -> Initiator:
+    return Initiator(
         ALICE,
         NETWORK,
         BOB.node_id,
@@ -164,9 +163,15 @@ def handshake() -> tuple[list[Vector], Any, Any]:
         BOB_AT,
         capabilities=0,
         burst_bytes=2**20,
-        token=bytes(16),
-        random_bytes=chance(b"ALICE-ID", b"\xa1" * 32, b"ALICE-ID", b"\xa2" * 32),
+        token=token,
+        random_bytes=chance(*chances),
+        early=early,
     )
+
+
+def handshake() -> tuple[list[Vector], Any, Any]:
+    """Return INIT, CHALLENGE, INIT, ACCEPT, and what both ends agreed on."""
+    initiator = begun_by_alice(bytes(16), b"ALICE-ID", b"\xa1" * 32, b"ALICE-ID", b"\xa2" * 32)
     responder = Responder(
         BOB,
         NETWORK,
@@ -197,18 +202,8 @@ def handshake() -> tuple[list[Vector], Any, Any]:
 def early_handshake() -> list[Vector]:
     """Return an INIT with which a GET goes."""
     question = messages.Get(ID, 0, KEY, None, B3[:8], 0, len(VALUE))
-    initiator = Initiator(
-        ALICE,
-        NETWORK,
-        BOB.node_id,
-        BOB.static.public,
-        BOB_AT,
-        capabilities=0,
-        burst_bytes=2**20,
-        token=TokenMint(SECRET).issue(ALICE_AT, NOW),
-        random_bytes=chance(b"ALICE-ID", b"\xa3" * 32),
-        early=messages.encode(question),
-    )
+    early = messages.encode(question)
+    initiator = begun_by_alice(TOKEN, b"ALICE-ID", b"\xa3" * 32, early=early)
     return [vector("INIT with an early GET", initiator.datagram, ephemeral=b"\xa3" * 32)]
 
 
