@@ -21,7 +21,7 @@ from bytestag.tables.walking import identity
 ENTRY_BYTES = SHA1_BYTES + BLAKE3_BYTES
 RACY_NS = 20_000_000  # a later write may leave the same time: five ticks of a 250 Hz kernel
 RACY_COARSE_NS = 2_000_000_000  # where the file system keeps whole seconds
-MTIME_UNKNOWN = -1
+TIME_UNKNOWN = -1
 
 
 class FileChanged(StorageError):
@@ -39,6 +39,7 @@ class HashedFile(NamedTuple):
 
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
     sha1: bytes
     blake3: bytes
@@ -83,10 +84,11 @@ def hash_file(
     is_coarse = after.st_mtime_ns % 1_000_000_000 == 0
     racy_ns = RACY_COARSE_NS if is_coarse else RACY_NS
     is_racy = abs(now_ns() - after.st_mtime_ns) < racy_ns
-    _size, mtime_ns, inode = identity(after)
+    _size, mtime_ns, ctime_ns, inode = identity(before)  # if it was touched since, look again
     return HashedFile(
         size,
-        MTIME_UNKNOWN if is_racy else mtime_ns,
+        TIME_UNKNOWN if is_racy else mtime_ns,
+        ctime_ns,
         inode,
         whole_sha1,
         whole_blake3,

@@ -1,6 +1,6 @@
 """Scanner: brings the rows of one share up to what lies on disk (shell).
 
-A file whose size, time and inode are those of its row is only looked at; others are hashed by a
+A file whose size, times and inode are those of its row is only looked at; others are hashed by a
 small pool of threads. What is hashed is committed in batches, so a crash or a stop loses little
 and keeps the rest. Files are few rows at a time in memory, whatever their number.
 """
@@ -134,12 +134,7 @@ class Scanner:
             for found in batch:
                 self._check_stop()
                 row = known.get(found.path)
-                if (
-                    row is not None
-                    and not row.is_dirty
-                    and (row.size, row.mtime_ns, row.inode)
-                    == (found.size, found.mtime_ns, found.inode)
-                ):
+                if row is not None and row.is_still(found):
                     self._seen.add(row.id)
                     self._result.files += 1
                 elif found.size > FILE_BYTES_MAX:

@@ -8,7 +8,7 @@ migration runs in one transaction, for SQLite and PostgreSQL alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -158,6 +158,7 @@ shared_files = sa.Table(
     _column("path", _Bytes()),  # relative to the share; empty where the share is a file
     _column("size", _Whole),
     _column("mtime_ns", _Whole),
+    _column("ctime_ns", _Whole),  # -1 in rows from before it was kept
     _column("inode", _Whole),
     _column("sha1", _Bytes()),
     _column("blake3", _Bytes()),
@@ -231,12 +232,21 @@ def _sum_replicas_by_group(connection: sa.Connection) -> None:
 
 
 def _mark_described_shares(connection: sa.Connection) -> None:
-    columns = {column["name"] for column in sa.inspect(connection).get_columns(shared_paths.name)}
-    if "described" not in columns:
-        kind = shared_paths.c.described.type.compile(connection.dialect)
-        nothing = "x''" if connection.dialect.name == "sqlite" else "''"
+    nothing = "x''" if connection.dialect.name == "sqlite" else "''"
+    _add_column(connection, shared_paths.c.described, nothing)
+
+
+def _keep_inode_times(connection: sa.Connection) -> None:
+    _add_column(connection, shared_files.c.ctime_ns, "-1")
+
+
+def _add_column(connection: sa.Connection, column: sa.Column[Any], default: str) -> None:
+    """Add a column, unless the first migration made the table with it."""
+    table = column.table.description
+    if column.name not in {found["name"] for found in sa.inspect(connection).get_columns(table)}:
+        kind = column.type.compile(connection.dialect)
         connection.exec_driver_sql(
-            f"ALTER TABLE shared_paths ADD COLUMN described {kind} NOT NULL DEFAULT {nothing}"
+            f"ALTER TABLE {table} ADD COLUMN {column.name} {kind} NOT NULL DEFAULT {default}"
         )
 
 
@@ -244,6 +254,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _create_all,
     _sum_replicas_by_group,
     _mark_described_shares,
+    _keep_inode_times,
 )
 """Number n takes a database from version n to n + 1. Never change one; add one."""
 

@@ -17,7 +17,7 @@ from bytestag.keys import KeyBytes
 from bytestag.models import fileinfo
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
-from bytestag.tables.file_hashing import HashedFile
+from bytestag.tables.file_hashing import TIME_UNKNOWN, HashedFile
 from bytestag.tables.many_rows import chunks, insert_many, marks
 from bytestag.tables.schema import (
     shared_blobs,
@@ -26,6 +26,7 @@ from bytestag.tables.schema import (
     shared_paths,
     shared_values,
 )
+from bytestag.tables.walking import Found
 
 PARTS_PER_JOB = 4096
 HASHES_PER_QUERY = 500
@@ -67,8 +68,17 @@ class KnownFile(NamedTuple):
     id: int
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
     is_dirty: int
+
+    def is_still(self, found: Found) -> bool:
+        """Return whether a file seems to be what was hashed; an older row knows one time only."""
+        return (
+            not self.is_dirty
+            and (self.size, self.mtime_ns, self.inode) == (found.size, found.mtime_ns, found.inode)
+            and self.ctime_ns in (found.ctime_ns, TIME_UNKNOWN)
+        )
 
 
 def part_kvpid(sha1_: bytes) -> KVPID:
@@ -96,7 +106,7 @@ def known_files(
 ) -> dict[bytes, KnownFile]:
     """Return the rows of files by path."""
     statement = (
-        "SELECT path, id, size, mtime_ns, inode, is_dirty FROM shared_files"  # noqa: S608
+        "SELECT path, id, size, mtime_ns, ctime_ns, inode, is_dirty FROM shared_files"  # noqa: S608
         f" WHERE share = {marks(connection, 1)} AND path IN {marks(connection, len(paths))}"
     )
     found = connection.exec_driver_sql(statement, (share, *paths))
@@ -116,13 +126,13 @@ def insert_files(
     columns = (
         _f.share,
         _f.path,
-        *(_f.size, _f.mtime_ns, _f.inode, _f.sha1, _f.blake3),
+        *(_f.size, _f.mtime_ns, _f.ctime_ns, _f.inode, _f.sha1, _f.blake3),
         *(_f.info_sha1, _f.info_blake3),
         _f.is_dirty,
         _f.timestamp,
     )
     rows = [
-        (share, path, *hashed[:5], values[0].sha1, values[0].blake3, int(is_dirty), now)
+        (share, path, *hashed[:6], values[0].sha1, values[0].blake3, int(is_dirty), now)
         for path, hashed, values in files
     ]
     ids = dict(insert_many(connection, columns, rows, " RETURNING path, id"))

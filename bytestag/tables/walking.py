@@ -31,6 +31,7 @@ class Found(NamedTuple):
     path: bytes
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
 
 
@@ -53,9 +54,13 @@ def walk(root: bytes, warn: Warn, empty: list[bytes]) -> Iterator[Found]:
         warn(root, "neither a file nor a directory")
 
 
-def identity(status: os.stat_result) -> tuple[int, int, int]:
-    """Return size, time of change and inode, as far as signed database integers hold them."""
-    return status.st_size, status.st_mtime_ns & _INT_MAX, status.st_ino & _INT_MAX
+def identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    """Return size, the times of change of content and inode, and inode.
+
+    As far as signed database integers hold them. Programs may set the first of the times back.
+    """
+    times = status.st_mtime_ns & _INT_MAX, status.st_ctime_ns & _INT_MAX
+    return status.st_size, *times, status.st_ino & _INT_MAX
 
 
 def components(path: bytes) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def test_the_replicas_of_an_older_database_are_summed_by_address_group(tmp_path:
     database.close()
 
 
-def test_an_older_database_learns_which_shares_are_described(tmp_path: Path) -> None:
+def test_an_older_database_gets_the_columns_of_shares_that_came_later(tmp_path: Path) -> None:
     _migrate_shares(tmp_path / "a.db")
 
 
@@ -128,6 +128,7 @@ def _migrate_shares(url: str | Path) -> None:
 
     def make_older(connection: sa.Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE shared_paths DROP COLUMN described")
+        connection.exec_driver_sql("ALTER TABLE shared_files DROP COLUMN ctime_ns")
         row = {"path": b"/x", "manifest_size": 0}
         names = ("manifest_sha1", "manifest_blake3", "info_blake3")
         old = sa.table("shared_paths", *map(sa.column, (*row, *names)))
@@ -138,9 +139,10 @@ def _migrate_shares(url: str | Path) -> None:
     database.close()
     database = Database(url)
     with database.read() as connection:
-        assert connection.execute(sa.select(schema.shared_paths.c.described)).scalars().all() == [
-            b""
-        ]
+        described = connection.execute(sa.select(schema.shared_paths.c.described)).scalars().all()
+        columns = {column["name"] for column in sa.inspect(connection).get_columns("shared_files")}
+    assert described == [b""]
+    assert "ctime_ns" in columns
     database.close()
 
 

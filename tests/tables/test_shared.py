@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from bytestag import config
 from bytestag.errors import UsageError
@@ -308,6 +309,28 @@ def test_a_file_that_changed_behind_our_back_is_never_served_under_its_old_name(
     assert share.table.num_files == 0
     assert share.table.scan().hashed == 1
     assert share.table[name_of(b"after!")] == b"after!"
+
+
+def test_a_file_put_right_again_is_served_again(share: Share) -> None:
+    """Whoever restores a spoilt file restores its time too: size, time and inode stay equal."""
+    path = share.write("a", b"before")
+    share.table.scan()
+    for value, hashed in ((b"spoilt", 1), (b"before", 1), (b"before", 0)):
+        if path.read_bytes() != value:
+            path.write_bytes(value)
+            os.utime(path, (OLD, OLD))
+        assert share.table.scan().hashed == hashed
+        assert share.table[name_of(value)] == value
+
+
+def test_a_file_hashed_before_the_time_of_its_inode_was_kept_is_not_hashed_again(
+    share: Share,
+) -> None:
+    share.write("a", b"a")
+    share.table.scan()
+    forget = sa.update(schema.shared_files).values(ctime_ns=-1)
+    share.table.database.write(lambda connection: connection.execute(forget))
+    assert share.table.scan().hashed == 0
 
 
 def test_a_truncated_or_vanished_file_is_a_key_error(share: Share) -> None:
