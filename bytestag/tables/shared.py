@@ -9,7 +9,6 @@ until the next scan hashes it again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import heapq
 import itertools
 import os
@@ -22,13 +21,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bytestag import config
 from bytestag.errors import StorageError, UsageError
 from bytestag.keys import KeyBytes
 from bytestag.tables import shared_queries, shared_rows
 from bytestag.tables.base import KVPID, Asked, KVPRecord, ReadOnlyKVPTable, ReadRow, still_match
 from bytestag.tables.database_engine import Database
-from bytestag.tables.file_hashing import open_file
+from bytestag.tables.part_reader import Changed, PartReader
 from bytestag.tables.scanning import Progress, Scanner, ScanResult
 from bytestag.tables.schema import (
     shared_blobs,
@@ -37,10 +35,8 @@ from bytestag.tables.schema import (
     shared_paths,
     shared_values,
 )
-from bytestag.tables.shared_places import PLACES_AHEAD, Place, Places, read_places
 
 FILES_PER_JOB = 256
-_Changed = tuple[int, bytes, bytes]  # a file's row, SHA-1 and BLAKE3 of a part it has no longer
 
 _f, _p, _v = shared_files.c, shared_parts.c, shared_values.c
 
@@ -71,7 +67,7 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
         self._wall = wall
         self._scan_locks: dict[int, threading.Lock] = {}
         self._leaving: set[int] = set()
-        self._places = Places()
+        self._parts = PartReader(self.database)
 
     # --- Shares ----------------------------------------------------------------------------------
 
@@ -209,8 +205,9 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
         raise KeyError(kvpid)
 
     def read_row(self, record: KVPRecord) -> bytes:
-        changed: list[_Changed] = []
-        value = self._part(record, changed) if record.key == record.index else None
+        changed: list[Changed] = []
+        is_part = record.key == record.index
+        value = self._parts.read(record, changed) if is_part else None
         self._put_aside(changed)
         if value is None:
             value = self._value(record)
@@ -221,33 +218,24 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
     def read_rows(self, records: Sequence[KVPRecord]) -> list[bytes | None]:
         hashes = {"hashes": list({record.blake3 for record in records})}
         with self.database.read() as connection:
-            found = connection.execute(shared_queries.BLOBS, hashes).all()
-        blobs = {row.blake3: row.value for row in found}
-        values: list[bytes | None] = []
-        changed: list[_Changed] = []
-        for record in records:
-            value = blobs.get(record.blake3)
+            rows = connection.execute(shared_queries.BLOBS, hashes).all()
+        blobs = {row.blake3: row.value for row in rows}
+        values: list[bytes | None] = [blobs.get(record.blake3) for record in records]
+        parts: list[int] = []
+        for number, (record, value) in enumerate(zip(records, values, strict=True)):
             if value is not None and not still_match(record, value):
-                value = None
+                values[number] = value = None
             if value is None and record.key == record.index:
-                value = self._part(record, changed)
-            values.append(value)
+                parts.append(number)
+        changed: list[Changed] = []
+        found = self._parts.read_many([records[number] for number in parts], changed)
+        for number, part in zip(parts, found, strict=True):
+            values[number] = part
         self._put_aside(changed)
         return values
 
     def read_remembered(self, asked: Sequence[Asked]) -> list[ReadRow | None]:
-        wanted: dict[bytes, list[tuple[int, Place]]] = {}
-        for number, ask in enumerate(asked):
-            place = self._places.get(ask.key)
-            if place is not None and ask.selector and ask.fits(place.record):
-                wanted.setdefault(place.path, []).append((number, place))
-        found: list[ReadRow | None] = [None] * len(asked)
-        for path, places in wanted.items():
-            values = read_places(path, [place for _, place in places])
-            for (number, place), value in zip(places, values, strict=True):
-                if still_match(place.record, value):
-                    found[number] = ReadRow(place.record, value, 0)
-        return found
+        return self._parts.read_remembered(asked)
 
     def keys(self) -> Iterator[KVPID]:
         return (kvpid for kvpid, _same in itertools.groupby(r.kvpid for r in self._records(None)))
@@ -306,50 +294,12 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             value: bytes | None = connection.execute(query).scalar()
         return value if value is not None and still_match(record, value) else None
 
-    def _part(self, record: KVPRecord, changed: list[_Changed]) -> bytes | None:
-        """Read a part from the first file that still has it; name those that have not."""
-        place = self._places.get(record.index)
-        if place is not None and place.record.blake3 == record.blake3:
-            (found,) = read_places(place.path, [place])
-            if still_match(record, found):
-                return bytes(found)
-        names = {"key": record.index, "blake3": record.blake3, "after": 0}
-        while True:
-            with self.database.read() as connection:
-                row = connection.execute(shared_queries.PLACE_OF_PART, names).first()
-            if row is None:
-                return None
-            names["after"] = row.id
-            path = os.path.join(row.root, row.path) if row.path else row.root
-            try:
-                value = _read_at(path, row.number * config.PART_BYTES, record.size)
-            except OSError:  # too many open files, a disk that is not there: perhaps next time
-                continue
-            if still_match(record, value):
-                self._look_ahead(row.id, row.number, path)
-                return value
-            changed.append((row.id, record.index, record.blake3))
-
-    def _put_aside(self, changed: Iterable[_Changed]) -> None:
+    def _put_aside(self, changed: Iterable[Changed]) -> None:
         """Serve no more of files that changed, until they are scanned."""
         for file, sha1_, blake3_ in changed:
             mark = partial(shared_rows.mark_dirty, file=file, sha1_=sha1_, blake3_=blake3_)
             with contextlib.suppress(StorageError):
                 self._changed(self.database.write(mark), [])
-
-    def _look_ahead(self, file: int, number: int, path: bytes) -> None:
-        """Remember where the parts lie that follow one in its file."""
-        changes = self._places.changes
-        names = {"file": file, "number": number, "limit": PLACES_AHEAD}
-        with self.database.read() as connection:
-            rows = connection.execute(shared_queries.PARTS_AFTER, names).all()
-        self._places.learn(
-            (
-                Place(shared_queries.to_record(row[:5]), path, row.number * config.PART_BYTES)
-                for row in rows
-            ),
-            changes,
-        )
 
     def _records(self, share: int | None) -> Iterator[KVPRecord]:
         with self.database.read() as connection:
@@ -377,7 +327,7 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
             return connection.execute(query).scalar_one()
 
     def _changed(self, gone: list[KVPID], added: list[KVPID]) -> None:
-        self._places.clear()
+        self._parts.places.clear()
         for kvpid, is_served in shared_rows.still_served(self.database, gone):
             if not is_served:
                 self.value_changed_observer(kvpid, False)
@@ -387,14 +337,3 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
 
 def _encode(path: Path) -> bytes:
     return os.fsencode(path)
-
-
-def _read_at(path: bytes, offset: int, size: int) -> bytes:
-    """Return what is there now; nothing where the file is gone or something else."""
-    try:
-        with open_file(path) as file:
-            return os.pread(file.fileno(), size, offset)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESPIPE, errno.ENXIO):
-            return b""
-        raise

@@ -115,6 +115,15 @@ PLACE_OF_PART = (
     .order_by(_p.file)
     .limit(1)
 )
+PLACES_OF_PARTS = (
+    sa.select(_p.sha1, _p.blake3, _f.id, _f.path, _p.number, shared_paths.c.path.label("root"))
+    .select_from(shared_parts)
+    .join(shared_files, _f.id == _p.file)
+    .join(shared_paths, shared_paths.c.id == _f.share)
+    .where(_p.sha1.in_(_keys), _f.is_dirty == 0)
+    .order_by(_p.sha1, _p.blake3, _p.file)
+    .limit(sa.bindparam("limit"))
+)
 PARTS_AFTER = (
     sa.select(_p.sha1.label("key"), _p.sha1, _p.blake3, _p.size, _f.timestamp, _p.number)
     .join(shared_files, _f.id == _p.file)

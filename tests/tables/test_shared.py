@@ -579,7 +579,7 @@ def test_a_file_that_cannot_be_opened_now_is_served_later(share: Share, monkeypa
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
-        patch.setattr("bytestag.tables.shared.open_file", no_descriptor_left)
+        patch.setattr("bytestag.tables.part_reader.open_file", no_descriptor_left)
         with pytest.raises(KeyError):
             share.table.read(name_of(b"a"))
     assert share.table.read(name_of(b"a")) == b"a"
@@ -596,7 +596,7 @@ def test_a_file_hashed_again_meanwhile_is_not_put_aside(share: Share, monkeypatc
         share.table.scan()
         return path.read_bytes()
 
-    monkeypatch.setattr("bytestag.tables.shared._read_at", scan_and_read)
+    monkeypatch.setattr("bytestag.tables.part_reader._read_at", scan_and_read)
     with pytest.raises(KeyError):
         share.table.read(name_of(b"before"))
     assert share.table.read(name_of(b"after")) == b"after"
@@ -669,6 +669,35 @@ def test_a_large_share_is_read_in_the_order_of_all_rows(share: Share, monkeypatc
 def test_a_path_that_no_system_takes_cannot_be_shared(share: Share) -> None:
     with pytest.raises(UsageError):
         share.table.add_path(share.root / ("x" * 300))
+
+
+def test_many_small_files_are_searched_for_with_one_statement(share: Share) -> None:
+    values = [pattern(100, number) for number in range(20)]
+    for number, value in enumerate(values):
+        share.write(f"{number:02}", value)
+    share.table.scan()
+    records = [share.table.records_by_key(key_of(value))[0] for value in values]
+    statements = []
+
+    @sa.event.listens_for(sa.Engine, "before_cursor_execute")
+    def count(_connection, _cursor, statement, *_) -> None:
+        statements.append(statement)
+
+    assert share.table.read_rows(records) == values
+    sa.event.remove(sa.Engine, "before_cursor_execute", count)
+    assert len([s for s in statements if s.startswith("SELECT")]) == 2  # blobs, places
+
+
+def test_parts_of_many_copies_hide_no_others(share: Share) -> None:
+    same, others = b"same", [pattern(50, number) for number in range(5)]
+    for number in range(40):
+        share.write(f"copy {number:02}", same)
+    for number, value in enumerate(others):
+        share.write(f"{number}", value)
+    share.table.scan()
+    (share.root / "copy 00").write_bytes(b"gone")
+    records = [share.table.records_by_key(key_of(value))[0] for value in [same, *others]]
+    assert share.table.read_rows(records) == [same, *others]
 
 
 def test_parts_that_follow_each_other_are_read_at_one_go_and_verified_each(share, monkeypatch):
