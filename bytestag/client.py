@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bytestag.config import Config
-from bytestag.crypto.identity import COMPARES, DONOR, MANY, Address, Identity
+from bytestag.crypto.identity import COMPARES, DONOR, Address, Identity
 from bytestag.dht import lifetimes
 from bytestag.dht.caching import PathCache
 from bytestag.dht.claims import Claims
@@ -28,7 +28,7 @@ from bytestag.dht.publishing import Publisher
 from bytestag.dht.putting import Putter
 from bytestag.dht.replication import Replicator
 from bytestag.dht.resolving import Resolver
-from bytestag.dht.serving import Serving
+from bytestag.dht.serving import GIVES, Serving
 from bytestag.dht.upkeep import Upkeep
 from bytestag.errors import BytestagError, NotFound, Unreachable
 from bytestag.events.runtime import Runtime
@@ -184,7 +184,7 @@ class Client:
                 table, providers, self._comparing, config, self._table_runtime, identity.node_id
             ),
         )
-        self.sessions = Sessions(identity, config, runtime, mint, self._serve, capabilities | MANY)
+        self.sessions = Sessions(identity, config, runtime, mint, self._serve, capabilities | GIVES)
         self.dht_network = DHTNetwork(self.protocol, self.sessions, config, runtime)
         self._build_services(table, capabilities)
 

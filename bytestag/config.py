@@ -23,6 +23,7 @@ DAY = 86_400
 # --- The wire and the formats: frozen (docs/protocol.rst, "Constants") --------------------------
 PROTOCOL_VERSION = 1
 VALUE_BYTES_MAX = MIB
+RUN_BYTES_MAX = 4 * MIB  # what a GET of many values may ask for
 PART_BYTES = 256 * KIB  # 2^18, the 2012 part size
 LIST_PARTS_MAX = 4096  # parts a flat FileInfo may name; above, FileInfo v2 lists list values
 MANIFEST_ENTRIES_MAX = 1_000_000

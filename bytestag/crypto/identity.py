@@ -28,9 +28,10 @@ MANY = 2
 """Capability: answers GETs of many values; said in the handshake alone."""
 COMPARES = 4
 """Capability: compares rows in the clear as well (``bt_compare``, ``bt_prove``)."""
-
 EARLY = 8
 """Capability: answers a GET that came with the INIT; said in the handshake alone."""
+LONG_RUNS = 16
+"""Capability: takes 4 MiB for many values, not 1 MiB alone; said in the handshake alone."""
 
 CARD_HOURS = 24
 SKEW_HOURS = 2

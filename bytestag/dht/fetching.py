@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX, Config
@@ -132,7 +132,7 @@ class Fetcher:
         """Ask those who serve all that the link names for several values at one go.
 
         Returns the numbers of those that came and were taken; the others are to be fetched one by
-        one. Their sizes must be known, and be 1 MiB together at most.
+        one. Their sizes must be known, and be 4 MiB together at most.
         """
         taken = await self._take_here(wanted, take) if self._has_values else set()
         left = deque(number for number in range(len(wanted)) if number not in taken)
@@ -305,10 +305,13 @@ class Fetcher:
     ) -> Sequence[memoryview | None]:
         wants = [m.Want(w.key, w.index or None, w.blake3[:8], w.size) for w in wanted]
         async with self.sources.asking(source, len(wants)) as link:
-            if not link.gives_many:
+            if not link.run_bytes_max:
                 raise NotFound("the server gives one value at a time")
             seconds = self._config.transfer_idle_seconds
-            return await link.get_many(wants, idle_seconds=seconds)
+            values: list[memoryview | None] = []
+            for run in _runs(wants, link.run_bytes_max):
+                values += await link.get_many(run, idle_seconds=seconds)
+            return values
 
     def _count(self, source: Source, value: Buffer) -> None:
         self.counts.bytes_received += len(value)
@@ -355,6 +358,19 @@ class Fetcher:
 
 def _is_any_busy(errors: Iterable[BytestagError]) -> bool:
     return any(isinstance(error, Busy) for error in errors)
+
+
+def _runs(wants: Iterable[m.Want], bytes_max: int) -> Iterator[list[m.Want]]:
+    """Cut what is wanted to what a peer gives at one go; an older one gives less."""
+    run: list[m.Want] = []
+    size = 0
+    for want in wants:
+        if run and size + want.length > bytes_max:
+            yield run
+            run, size = [], 0
+        run.append(want)
+        size += want.length
+    yield run
 
 
 def _may_hold(held: Iterable[Held], wanted: Wanted) -> bool:

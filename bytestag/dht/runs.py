@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
-from bytestag.config import VALUE_BYTES_MAX
+from bytestag.config import RUN_BYTES_MAX
 from bytestag.events.slots import FnTaskSlot
 from bytestag.events.together import Together
 from bytestag.network.messages import VALUES_AT_ONCE_MAX
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Runs(Generic[T]):
-    """Makes runs of what is added, of 1 MiB at most, and lands each in a slot.
+    """Makes runs of what is added, of 4 MiB at most, and lands each in a slot.
 
     ``land_run`` returns those that it could not land; they are given to ``land_one`` soon.
     """
@@ -37,7 +37,7 @@ class Runs(Generic[T]):
 
     async def add(self, item: T, size: int) -> None:
         """Take a thing of so many bytes, when there is room."""
-        is_full = len(self._run) == VALUES_AT_ONCE_MAX or self._run_bytes + size > VALUE_BYTES_MAX
+        is_full = len(self._run) == VALUES_AT_ONCE_MAX or self._run_bytes + size > RUN_BYTES_MAX
         if self._run and is_full:
             await self._begin_run()
         self._run.append(item)

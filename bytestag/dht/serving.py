@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bytestag.config import HOUR, PART_BYTES, VALUE_BYTES_MAX, Config
-from bytestag.crypto.identity import pack_address
+from bytestag.config import HOUR, PART_BYTES, RUN_BYTES_MAX, Config
+from bytestag.crypto.identity import LONG_RUNS, MANY, pack_address
 from bytestag.crypto.providers import keys_digest, read_provider_record
 from bytestag.dht.caching import PathCache
 from bytestag.dht.comparing import CompareHandler
@@ -37,8 +37,10 @@ _logger = logging.getLogger(__name__)
 
 SKEW_SECONDS = 2 * HOUR
 READ_AT_ONCE = 8
-"""GETs answered from the tables at one go: 8 MiB at most."""
-PLACES_MAX = VALUE_BYTES_MAX // PART_BYTES
+"""GETs answered from the tables at one go: 32 MiB at most."""
+PLACES_MAX = RUN_BYTES_MAX // PART_BYTES
+GIVES = MANY | LONG_RUNS
+"""Capabilities of who serves."""
 _Sized = tuple[m.Get | m.GetMany, int]
 """What is asked for, and the bytes of a unit that it is sent in."""
 

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from bytestag.crypto.identity import EARLY, MANY, Address
+from bytestag.config import RUN_BYTES_MAX, VALUE_BYTES_MAX
+from bytestag.crypto.identity import EARLY, LONG_RUNS, MANY, Address
 from bytestag.errors import BytestagError, Corrupt, NotFound, PacketError, RemoteError, Timeout
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
@@ -84,9 +85,12 @@ class Link:
         return self.session.address
 
     @property
-    def gives_many(self) -> bool:
-        """Whether the peer answers :meth:`get_many`."""
-        return bool(self.session.agreement.capabilities & MANY)
+    def run_bytes_max(self) -> int:
+        """How much :meth:`get_many` may ask for at one go; 0 if the peer gives one at a time."""
+        capabilities = self.session.agreement.capabilities
+        if not capabilities & MANY:
+            return 0
+        return RUN_BYTES_MAX if capabilities & LONG_RUNS else VALUE_BYTES_MAX
 
     @property
     def is_idle(self) -> bool:
@@ -162,7 +166,9 @@ class Link:
     async def get_many(
         self, wants: Sequence[m.Want], *, idle_seconds: float
     ) -> list[memoryview | None]:
-        """Fetch whole values at one go, of at most 1 MiB together; None for those it has not.
+        """Fetch whole values at one go, of at most :attr:`run_bytes_max` together.
+
+        None stands for those that the peer has not.
 
         Raises as :meth:`get`.
         """

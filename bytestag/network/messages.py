@@ -193,7 +193,10 @@ class Want(codec.Struct, array_like=True):
 
 
 class GetMany(codec.Struct, tag=16, array_like=True):
-    """Send me these whole values, one after another as if they were one; at most 1 MiB."""
+    """Send me these whole values, one after another as if they were one.
+
+    At most 4 MiB together; 1 MiB where the peer does not say that it takes more.
+    """
 
     id: Bin20
     slot: Annotated[int, Meta(ge=0, le=65535)]

@@ -11,15 +11,13 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bytestag.config import VALUE_BYTES_MAX
+from bytestag.config import RUN_BYTES_MAX
 from bytestag.recent import Recent
 from bytestag.tables.base import KVPRecord
 from bytestag.tables.file_hashing import open_file
 
 PLACES_MAX = 4096
 PLACES_AHEAD = 256
-RUN_BYTES_MAX = VALUE_BYTES_MAX
-"""What readers ask for at one go is freed when they have it."""
 
 
 class Place(NamedTuple):
@@ -65,7 +63,8 @@ class Places:
 def read_places(path: bytes, places: Sequence[Place]) -> list[memoryview]:
     """Return what is at some places of a file now; nothing for all if it cannot be read.
 
-    Places that follow each other are read at one go.
+    Places that follow each other are read at one go; what readers ask for at one go is freed when
+    they have it.
     """
     try:
         with open_file(path) as file:

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from bytestag.config import local
+from bytestag.config import PART_BYTES, local
+from bytestag.crypto.identity import MANY
 from bytestag.dht.fetching import Fetcher, Wanted
 from bytestag.dht.network import Sources
+from bytestag.dht.serving import GIVES
 from bytestag.dht.source import GETS_AT_FIRST, GETS_NEAR, Source
 from bytestag.dht.source_book import MISTRUST_SECONDS, SourceBook
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
@@ -304,7 +306,7 @@ def test_without_a_server_nothing_comes_at_one_go_and_nobody_is_asked():
 
 def test_a_server_that_gives_one_value_at_a_time_is_not_asked_for_many(monkeypatch):
     rows = some(3)
-    monkeypatch.setattr(Link, "gives_many", False)
+    monkeypatch.setattr(Link, "run_bytes_max", 0)
 
     async def main(cluster, fetcher, nodes):
         add_values(nodes[0], rows)
@@ -313,6 +315,31 @@ def test_a_server_that_gives_one_value_at_a_time_is_not_asked_for_many(monkeypat
         (source,) = fetcher.sources
         assert source.fault is None
         assert await fetcher.fetch(wanted(next(iter(rows.values())))) in rows.values()
+
+    in_cluster(main, 1)
+
+
+@pytest.mark.parametrize(("gives", "asked"), [(GIVES, [16]), (MANY, [4] * 4)])
+def test_a_server_is_asked_for_as_much_as_it_gives_at_one_go(gives, asked, monkeypatch):
+    monkeypatch.setattr("bytestag.client.GIVES", gives)
+    rows = some(16, PART_BYTES)
+    counts = []
+    get_many = Link.get_many
+    monkeypatch.setattr(
+        Link,
+        "get_many",
+        lambda self, wants, **o: counts.append(len(wants)) or get_many(self, wants, **o),
+    )
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], rows)
+        fetcher.sources.add_server(contact(fetcher, nodes[0]))
+        for source in fetcher.sources:
+            source.most = GETS_PER_PEER_MAX
+        came, taken = await fetch_many(fetcher, rows.values())
+        assert list(came.values()) == list(rows.values())
+        assert taken == set(range(16))
+        assert counts == asked
 
     in_cluster(main, 1)
 
