@@ -103,7 +103,7 @@ class Fetcher:
         self._runtime = runtime
         self._regions = RegionMap()
         self.sources = SourceBook(network, runtime, parent)
-        self._line = Line(lambda: self.sources.most)
+        self._line = Line(lambda: self.sources.most, REQUESTS_MIN)
         """Values that are fetched at one time, so that none waits long at a server."""
         self._path_cache = path_cache
         self._looked_up: dict[KeyBytes, Sources] = {}
@@ -139,9 +139,8 @@ class Fetcher:
         tried: set[bytes] = set()
         has_begun = False
         while left:
-            count = max(min(len(left), self.sources.most // REQUESTS_MIN), 1)
-            numbers = [left.popleft() for _ in range(count)]
-            async with self._line.place(count, goes_on=has_begun):
+            async with self._line.place(len(left), goes_on=has_begun) as count:
+                numbers = [left.popleft() for _ in range(count)]
                 has_begun = True
                 source = await self.sources.server_with_room(tried)
                 if source is None:

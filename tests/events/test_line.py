@@ -85,3 +85,24 @@ def test_who_is_wide_takes_several_places_and_keeps_his_turn():
         return order
 
     assert asyncio.run(main()) == ["going on", "wide 0", "wide 1", "wide 2", "narrow"]
+
+
+def test_nobody_gets_more_than_his_part():
+    async def main():
+        most, given = [12], []
+        line = Line(lambda: most[0], 3)
+
+        async def one(width):
+            async with line.place(width) as got:
+                given.append(got)
+                await asyncio.sleep(0.01)
+
+        async with line.place(12) as first:
+            tasks = [asyncio.ensure_future(one(width)) for width in (8, 8, 8)]
+            await asyncio.sleep(0)
+            assert given == [4, 4]  # the third has no room
+            most[0] = 2  # counts when his turn comes
+        await asyncio.gather(*tasks)
+        return first, given
+
+    assert asyncio.run(main()) == (4, [4, 4, 1])
