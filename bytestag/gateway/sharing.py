@@ -187,12 +187,12 @@ class ShareJob:
             self._changed.set()
 
     async def _wait_for_peers(self, seconds: float) -> None:
-        """Wait, but no longer than until a donor comes that was not there, or anybody at all."""
+        """Wait, but no longer than until a donor comes that was not there; alone, for anybody."""
         router = self._client.protocol.router
         was_alone = router.is_empty
         known = {contact.id for contact in router if contact.is_donor}
         until = self._client.runtime.monotonic() + seconds
-        while self._client.runtime.monotonic() < until:
+        while router.is_empty or self._client.runtime.monotonic() < until:
             await asyncio.sleep(min(RETRY_SECONDS, seconds))
             donors = {contact.id for contact in router if contact.is_donor}
             if donors - known or (was_alone and not router.is_empty):

@@ -223,8 +223,8 @@ def test_only_a_donor_or_the_first_peer_ends_the_wait_for_more(with_node, source
             return True
 
         job = ShareJob(client, ShareOrder(source, copies=2, keep_seconds=0), lambda event: None)
-        waiting = asyncio.ensure_future(job._wait_for_peers(60))
-        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(job._wait_for_peers(0.02))
+        assert not await ends_soon()  # each try would go through all rows for nobody
         meet(1, 0)
         assert await ends_soon()  # somebody can be told that we serve
         waiting = asyncio.ensure_future(job._wait_for_peers(60))
