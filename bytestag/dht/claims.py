@@ -31,7 +31,8 @@ bits zero."""
 
 def row_name(record: KVPRecord) -> bytes:
     """Return the 8 bytes that stand for a row: BLAKE3(key ‖ index ‖ blake3)."""
-    return _name_of(record.key + record.index + record.blake3)
+    key, index = record.kvpid
+    return _name_of(key + index + record.blake3)
 
 
 @lru_cache(maxsize=16_384)  # a region's rows are named to each of their holders

@@ -153,6 +153,14 @@ class RoutingTable(KademliaRoutingTable):
     def __len__(self) -> int:
         return sum([len(bucket.nodes) for bucket in self.buckets])
 
+    def knows(self, count: int) -> bool:
+        """Whether that many are known; found out as soon as they are counted."""
+        for bucket in self.buckets:
+            count -= len(bucket.nodes)
+            if count <= 0:
+                return True
+        return count <= 0
+
     @property
     def is_empty(self) -> bool:
         """Whether nobody is known; found out at once."""

@@ -82,7 +82,7 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             while True:
                 await asyncio.sleep(self._about(self._tick_seconds))
-                self._knows_few = self._known < K
+                self._knows_few = not self._network.protocol.router.knows(K)
                 now = self._runtime.monotonic()
                 for chore in self._chores:
                     if chore.due > now or chore.is_running:
@@ -101,10 +101,6 @@ class Upkeep:
             return False
 
     @property
-    def _known(self) -> int:
-        return len(self._network.protocol.router)
-
-    @property
     def _tick_seconds(self) -> float:
         return FEW_SECONDS if self._knows_few else CHECK_SECONDS
 
@@ -118,11 +114,11 @@ class Upkeep:
 
     def _greeting_seconds(self) -> float:
         """Return how often to ask one of those who went: the less, the more share this work."""
-        return 2 * CHECK_SECONDS * max(1.0, self._known / K)
+        return 2 * CHECK_SECONDS * max(1.0, len(self._network.protocol.router) / K)
 
     async def _stay_connected(self) -> None:
         """Find others while few are known: a network that was cut in small parts heals by this."""
-        if not self._known:
+        if self._network.protocol.router.is_empty:
             await self._rejoin()
             return
         async with asyncio.TaskGroup() as group:

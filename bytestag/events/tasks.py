@@ -86,7 +86,7 @@ class Task(Generic[R]):
         args, kwargs = self._arguments
         coroutine = self._guard(*args, **kwargs)
         try:
-            self._task = parent.create_task(coroutine, name=repr(self))
+            self._task = parent.create_task(coroutine, name=self._name)
         except RuntimeError:
             coroutine.close()
             self._finish(TaskStopped(f"{self!r}: its parent is closing"))
@@ -190,8 +190,13 @@ class Task(Generic[R]):
                 self.observer.unregister(wake)
         return self._outcome()
 
+    @property
+    def _name(self) -> str:
+        """What its asyncio task is called."""
+        return type(self).__name__
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {id(self):#x}>"
+        return f"<{self._name} {id(self):#x}>"
 
     # --- Inside ----------------------------------------------------------------------------------
 
@@ -245,8 +250,9 @@ class FnTask(Task[R]):
     async def run(self, *args: Any, **kwargs: Any) -> R:
         return await self._fn(*args, **kwargs)
 
-    def __repr__(self) -> str:
-        return f"<FnTask {getattr(self._fn, '__qualname__', self._fn)} {id(self):#x}>"
+    @property
+    def _name(self) -> str:
+        return getattr(self._fn, "__qualname__", "FnTask")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

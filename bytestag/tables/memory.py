@@ -6,6 +6,7 @@ use it, and every other table is tested against it.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -46,6 +47,8 @@ class MemoryKVPTable(KVPTable):
         self._ages: dict[tuple[KVPID, bytes], int] = {}
         self._next_age = 0
         self._ledger = admission.Ledger()
+        self._first_expiry = math.inf
+        """No row expires before this."""
 
     @property
     def used_bytes(self) -> int:
@@ -122,11 +125,14 @@ class MemoryKVPTable(KVPTable):
 
     def expire(self, now: float, limit: int = 1000) -> int:
         with self._lock:
+            if now < self._first_expiry:
+                return 0
             expired = sorted(
                 (row for row in self._all() if row.expires <= now),
                 key=lambda row: (row.expires, self._age(row)),
             )[:limit]
             changes = [self._drop(row) for row in expired]
+            self._first_expiry = min((row.expires for row in self._all()), default=math.inf)
         self._tell(changes)
         return len(expired)
 
@@ -188,6 +194,7 @@ class MemoryKVPTable(KVPTable):
         self._ages[name] = self._next_age
         self._next_age += 1
         self._ledger.add(record)
+        self._first_expiry = min(self._first_expiry, record.expires)
 
     def _replace(self, held: KVPRecord, renewed: KVPRecord) -> None:
         rows = self._rows[held.key]

@@ -59,6 +59,13 @@ def test_it_is_exact_among_crowded_ids_too(ids, target):
         assert [c.long_id for c in found] == members[:7]
 
 
+@given(st.sets(IDS, max_size=100), st.integers(0, 100))
+def test_whether_so_many_are_known_is_found_without_counting_all(ids, count):
+    table = table_of(ids)
+    assert table.knows(count) == (len(table) >= count)
+    assert table.is_empty == (not table.knows(1))
+
+
 def test_those_that_are_not_accepted_are_left_out_without_losing_others():
     ids = [random.Random(1).getrandbits(160) for _ in range(300)]
     table = table_of(ids)

@@ -9,6 +9,7 @@ import pytest
 
 from bytestag import config
 from bytestag.config import DAY, HOUR, K
+from bytestag.dht.routing import Contact, RoutingTable
 from bytestag.dht.upkeep import Upkeep
 from bytestag.errors import Timeout
 from bytestag.sim import Conditions, run
@@ -52,8 +53,12 @@ def play(known, *, seconds, lonely=(1,), fails=None):
         return work
 
     async def main(world):
+        router = RoutingTable(Contact(bytes(20), ("127.0.0.1", 1)))
+        rng = random.Random(known)
+        while len(router) < known:
+            router.add_contact(Contact(rng.randbytes(20), ("127.0.0.1", 2)))
         network = SimpleNamespace(
-            protocol=SimpleNamespace(router=range(known)),
+            protocol=SimpleNamespace(router=router),
             refresh=chore("refresh"),
             greet_absentee=chore("greet"),
             lonely_buckets=lambda: lonely,
