@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import DAY, HOUR, INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX, Config
@@ -151,21 +151,21 @@ class Replicator:
         near: Neighbours,
         outcome: RepairOutcome,
     ) -> None:
-        by_donor: dict[bytes, tuple[Contact, list[KVPRecord]]] = {}
+        by_donor: dict[bytes, tuple[Contact, dict[bytes, KVPRecord]]] = {}
+        named = {row_name(row): row for row in rows}
         is_own_turn = self._runtime.rng.random() < self.own_turns
         claimed: dict[bytes, set[bytes]] = {}
         settled: dict[bytes, bool] = {}
-        for row in rows:
+        for name, row in named.items():
             donors = await self._other_holders(near, row.key, settled)
-            if not is_own_turn and self._is_looked_after(row, prefix, donors, claimed):
+            if not is_own_turn and self._is_looked_after(row.key, name, prefix, donors, claimed):
                 outcome.left_to_others += 1
                 continue
             for donor in donors:
-                by_donor.setdefault(donor.id, (donor, []))[1].append(row)
-        known = {row_name(row) for row in rows}
+                by_donor.setdefault(donor.id, (donor, {}))[1][name] = row
         async with asyncio.TaskGroup() as group:  # one that stalls must not hold up the others
             for donor, chosen in by_donor.values():
-                group.create_task(self._compare(donor, prefix, chosen, known, outcome))
+                group.create_task(self._compare(donor, prefix, chosen, named, outcome))
 
     async def _other_holders(
         self, near: Neighbours, key: KeyBytes, settled: dict[bytes, bool]
@@ -198,19 +198,19 @@ class Replicator:
 
     def _is_looked_after(
         self,
-        row: KVPRecord,
+        key: KeyBytes,
+        name: bytes,
         prefix: Prefix,
         donors: Sequence[Contact],
         claimed: dict[bytes, set[bytes]],
     ) -> bool:
         """Whether a nearer donor named this row to us in the last period."""
-        goal, own = row.key.integer, self._network.node.long_id ^ row.key.integer
+        goal, own = key.integer, self._network.node.long_id ^ key.integer
         nearer = [donor.id for donor in donors if donor.long_id ^ goal < own]
         if unknown := [id_ for id_ in nearer if id_ not in claimed]:
             since = self._runtime.monotonic() - CLAIM_PERIODS * self._config.repair_seconds
             found = self._claims.names(unknown, prefix, since)
             claimed.update((id_, found.get(id_, set())) for id_ in unknown)
-        name = row_name(row)
         return any(name in claimed[id_] for id_ in nearer)
 
     # --- One donor -------------------------------------------------------------------------------
@@ -219,27 +219,26 @@ class Replicator:
         self,
         donor: Contact,
         prefix: Prefix,
-        rows: Sequence[KVPRecord],
+        wanted: Mapping[bytes, KVPRecord],
         known: Collection[bytes],
         outcome: RepairOutcome,
     ) -> None:
-        """Ask a donor for ``rows``; others that are ``known`` here are named too, if few are.
+        """Ask a donor for rows by their names; others ``known`` here are named too, if few are.
 
         So what it has is known when it should have more of them, because others went.
         """
         if donor.id in outcome.unreachable:
             return
-        wanted = {row_name(row): row for row in rows}
         if wanted.keys() <= self._had(donor, prefix):
-            outcome.agreed += len(rows)
+            outcome.agreed += len(wanted)
             return
-        outcome.compared += len(rows)
+        outcome.compared += len(wanted)
         inquiry = Inquiry(self._network, donor, self._runtime)
         names = sorted(wanted if len(known) > NAMES_IN_QUERY_MAX else known)[: m.ROWS_NAMED_MAX]
         try:
             flags = await inquiry.lacking(prefix, b"".join(names))
             lacking = set(itertools.compress(names, flags))
-            missing = [row for row in rows if row_name(row) in lacking]
+            missing = [row for name, row in wanted.items() if name in lacking]
             outcome.missing += len(missing)
             refused = await self._bring(donor, missing, outcome) if missing else set()
             gone = (lacking - wanted.keys()) | refused
