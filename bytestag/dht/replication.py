@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import DAY, HOUR, INLINE_VALUE_BYTES_MAX, OFFER_KEYS_MAX, Config
@@ -56,6 +56,7 @@ EXPIRED_AT_ONCE = 1000
 LIAR_SECONDS = DAY
 FULL_SECONDS = 6 * HOUR
 AVOIDED_MAX = 1000
+_Named = tuple[bytes, KVPRecord]  # two rows may have one name
 
 
 @dataclass(slots=True)
@@ -151,21 +152,22 @@ class Replicator:
         near: Neighbours,
         outcome: RepairOutcome,
     ) -> None:
-        by_donor: dict[bytes, tuple[Contact, dict[bytes, KVPRecord]]] = {}
-        named = {row_name(row): row for row in rows}
+        by_donor: dict[bytes, tuple[Contact, list[_Named]]] = {}
+        named = [(row_name(row), row) for row in rows]
         is_own_turn = self._runtime.rng.random() < self.own_turns
         claimed: dict[bytes, set[bytes]] = {}
         settled: dict[bytes, bool] = {}
-        for name, row in named.items():
+        for name, row in named:
             donors = await self._other_holders(near, row.key, settled)
             if not is_own_turn and self._is_looked_after(row.key, name, prefix, donors, claimed):
                 outcome.left_to_others += 1
                 continue
             for donor in donors:
-                by_donor.setdefault(donor.id, (donor, {}))[1][name] = row
+                by_donor.setdefault(donor.id, (donor, []))[1].append((name, row))
+        known = {name for name, _ in named}
         async with asyncio.TaskGroup() as group:  # one that stalls must not hold up the others
             for donor, chosen in by_donor.values():
-                group.create_task(self._compare(donor, prefix, chosen, named, outcome))
+                group.create_task(self._compare(donor, prefix, chosen, known, outcome))
 
     async def _other_holders(
         self, near: Neighbours, key: KeyBytes, settled: dict[bytes, bool]
@@ -219,26 +221,27 @@ class Replicator:
         self,
         donor: Contact,
         prefix: Prefix,
-        wanted: Mapping[bytes, KVPRecord],
+        rows: Sequence[_Named],
         known: Collection[bytes],
         outcome: RepairOutcome,
     ) -> None:
-        """Ask a donor for rows by their names; others ``known`` here are named too, if few are.
+        """Ask a donor for ``rows``; others that are ``known`` here are named too, if few are.
 
         So what it has is known when it should have more of them, because others went.
         """
         if donor.id in outcome.unreachable:
             return
+        wanted = dict(rows)
         if wanted.keys() <= self._had(donor, prefix):
-            outcome.agreed += len(wanted)
+            outcome.agreed += len(rows)
             return
-        outcome.compared += len(wanted)
+        outcome.compared += len(rows)
         inquiry = Inquiry(self._network, donor, self._runtime)
         names = sorted(wanted if len(known) > NAMES_IN_QUERY_MAX else known)[: m.ROWS_NAMED_MAX]
         try:
             flags = await inquiry.lacking(prefix, b"".join(names))
             lacking = set(itertools.compress(names, flags))
-            missing = [row for name, row in wanted.items() if name in lacking]
+            missing = [row for name, row in rows if name in lacking]
             outcome.missing += len(missing)
             refused = await self._bring(donor, missing, outcome) if missing else set()
             gone = (lacking - wanted.keys()) | refused
