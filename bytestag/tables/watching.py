@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 
 from bytestag.errors import BytestagError
@@ -93,39 +94,59 @@ class ShareWatcher:
             await self._on_scan(result)
 
     async def _watch(self) -> None:
-        from watchfiles import awatch  # costs 40 ms that only a sharing node should pay
-
         while True:
             self._shares_changed = asyncio.Event()
-            shares = await self._runtime.offload(lambda: self._table.shared_directories)
-            paths = [path for path in shares if path.exists()]
-            if not paths:
+            directories, files = await self._runtime.offload(self._find)
+            if not directories and not files:
                 await self._shares_changed.wait()
-                continue
-            changes = awatch(
-                *_parents_of_files(paths),
-                stop_event=self._shares_changed,
-                debounce=DEBOUNCE_MILLISECONDS,
-                step=STEP_MILLISECONDS,
-                watch_filter=None,
-                ignore_permission_denied=True,
-                rust_timeout=BEGUN_MILLISECONDS,
-                yield_on_timeout=True,
-            )
-            has_begun = False
-            try:
-                async for change in changes:
-                    if change or not has_begun:  # look for what came between the scan and the watch
-                        self._wanted.set()
-                    has_begun = True
-            except (
-                OSError,
-                RuntimeError,
-            ) as error:  # too many directories: periodic scans are left
-                _logger.warning("! cannot watch the shared files: %s", error)
-                await self._shares_changed.wait()
+            async with asyncio.TaskGroup() as group:
+                if directories:
+                    group.create_task(self._follow(directories))
+                if files:  # their directory, for editors replace files by renaming
+                    parents = dict.fromkeys(path.parent for path in files)
+                    group.create_task(self._follow(parents, {path.name for path in files}))
 
+    def _find(self) -> tuple[list[Path], list[Path]]:
+        """Return the shared directories and files that there are (any thread)."""
+        directories: list[Path] = []
+        files: list[Path] = []
+        for path in self._table.shared_directories:
+            if path.is_dir():
+                directories.append(path)
+            elif path.exists():
+                files.append(path)
+        return directories, files
 
-def _parents_of_files(paths: list[Path]) -> list[Path]:
-    """Watch a file's directory instead of the file: editors replace files by renaming."""
-    return list(dict.fromkeys(path if path.is_dir() else path.parent for path in paths))
+    async def _follow(
+        self, directories: Iterable[Path], names: Collection[str] | None = None
+    ) -> None:
+        """Have the shares scanned after a change, until the shares change.
+
+        With ``names`` only files of these names count, and what lies deeper is not watched: whoever
+        shares one file of his home directory has not shared the rest of it.
+        """
+        from watchfiles import Change, awatch  # costs 40 ms that only a sharing node should pay
+
+        def counts(_change: Change, path: str) -> bool:
+            return names is None or os.path.basename(path) in names
+
+        changes = awatch(
+            *directories,
+            stop_event=self._shares_changed,
+            debounce=DEBOUNCE_MILLISECONDS,
+            step=STEP_MILLISECONDS,
+            watch_filter=counts,
+            recursive=names is None,
+            ignore_permission_denied=True,
+            rust_timeout=BEGUN_MILLISECONDS,
+            yield_on_timeout=True,
+        )
+        has_begun = False
+        try:
+            async for change in changes:
+                if change or not has_begun:  # look for what came between the scan and the watch
+                    self._wanted.set()
+                has_begun = True
+        except (OSError, RuntimeError) as error:  # too many directories: periodic scans are left
+            _logger.warning("! cannot watch the shared files: %s", error)
+            await self._shares_changed.wait()

@@ -15,7 +15,6 @@ import pytest
 
 from bytestag.errors import NoSpace
 from bytestag.events.runtime import system_runtime
-from bytestag.tables import watching
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
 from bytestag.tables.scanning import ScanResult
@@ -92,6 +91,32 @@ def test_a_new_share_is_scanned_and_watched(tmp_path: Path, database: Database) 
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
+def test_what_lies_beside_a_shared_file_is_not_watched(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bytestag.tables.watching.BEGUN_MILLISECONDS", 200)
+    table = SharedFilesKVPTable(database, time.time)
+    (tmp_path / "home" / "deep").mkdir(parents=True)
+    path = tmp_path / "home" / "file"
+    path.write_bytes(b"before")
+    table.add_path(path)
+
+    async def scenario() -> None:
+        async with Watched(table) as watched:
+            await watched.scans.get()
+            await watched.scans.get()  # the watch has begun
+            (tmp_path / "home" / "deep" / "file").write_bytes(b"deeper")
+            (tmp_path / "home" / "other").write_bytes(b"beside")
+            await asyncio.sleep(1.5)
+            assert watched.scans.empty()
+            (tmp_path / "home" / "new").write_bytes(b"after")
+            (tmp_path / "home" / "new").replace(path)
+            await watched.until_found(b"after")
+
+    asyncio.run(scenario())
+
+
 def test_without_events_a_periodic_scan_finds_the_change(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,13 +178,13 @@ def test_a_directory_that_was_replaced_is_watched_again(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[list[Path]] = []
-    real = watching._parents_of_files
+    real = ShareWatcher._follow
 
-    def note(paths: list[Path]) -> list[Path]:
-        begun.append(paths)
-        return real(paths)
+    async def note(self: ShareWatcher, directories: list[Path], names: Any = None) -> None:
+        begun.append(directories)
+        await real(self, directories, names)
 
-    monkeypatch.setattr(watching, "_parents_of_files", note)
+    monkeypatch.setattr(ShareWatcher, "_follow", note)
     table = SharedFilesKVPTable(database, time.time)
     root = tmp_path / "share"
     root.mkdir()
