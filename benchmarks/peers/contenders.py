@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.syncthing_node import Node
 from benchmarks.processes import free_port
 
 PEER = "benchmarks.peers."
 WORMHOLE_CODE = "7-bench-mark"
 WORMHOLE_SECONDS = 2.0
 """Its servers and its sender say nothing when they are ready."""
+SCAN_SECONDS = 60
 NGINX = """worker_processes 1; daemon off; master_process off; pid {place}/pid;
 error_log {place}/errors; events {{ worker_connections 64; }}
 http {{ access_log off; sendfile on; tcp_nopush on;
@@ -204,6 +206,25 @@ def wormhole(file: Path, place: Path) -> Iterator[Served]:
             yield Served([sender], fetch, {})
 
 
+@contextmanager
+def syncthing(file: Path, place: Path) -> Iterator[Served]:
+    """Two that know each other's device; the sender has hashed the file before."""
+    sender, receiver = (
+        Node.make(place / name, free_port(), free_port()) for name in ("sender", "receiver")
+    )
+    (place / "sent").mkdir()
+    os.link(file, place / "sent" / file.name)
+    size = file.stat().st_size
+    with _running(sender.command) as (server, _):
+        sender.wait_until_up()
+        sender.meet(receiver.device, receiver.port)
+        sender.share(place / "sent", receiver.device, "sendonly")
+        sender.wait_until_it_has(size, SCAN_SECONDS)
+        other = [str(receiver.home), sender.device, str(sender.port)]
+        program = [sys.executable, "-m", PEER + "syncthing_node", "receive", *other]
+        yield Served([server], lambda out: [*program, str(out), str(size)], {})
+
+
 def nginx(client: str) -> Callable[[Path, Path], Any]:
     @contextmanager
     def serve(file: Path, place: Path) -> Iterator[Served]:
@@ -237,6 +258,7 @@ PEERS = (
     Contender("utp", _module("libtorrent"), libtorrent("utp"), mib_max=64),
     Contender("iroh", _module("iroh"), iroh),
     Contender("wormhole", _wormhole_is_here, wormhole),
+    Contender("syncthing", _program("syncthing"), syncthing),
     Contender("curl", _program("nginx", "curl"), nginx("curl")),
     Contender("aria2", _program("nginx", "aria2c"), nginx("aria2")),
     Contender("aria2_sha1", _program("nginx", "aria2c"), nginx("aria2-sha1")),
