@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bytestag.config import INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX, Config
@@ -19,7 +19,8 @@ from bytestag.dht.source_book import SourceBook
 from bytestag.errors import BytestagError, Corrupt, NotFound, RemoteError, Timeout, Unreachable
 from bytestag.events.line import Line
 from bytestag.events.runtime import Runtime
-from bytestag.events.tasks import Parent
+from bytestag.events.tasks import Parent, Task
+from bytestag.events.together import together
 from bytestag.hashing import Buffer, blake3, sha1
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
@@ -36,8 +37,6 @@ ROUNDS_MAX = 3
 BUSY_SECONDS = 0.1
 OF_THE_NETWORK = (NotFound, Corrupt, Timeout, Unreachable, RemoteError)
 """Why a value may not be had; no reason not to keep others that are on their way."""
-REQUESTS_MIN = 2
-"""So many GETs of many values are under way at least, lest the path stands idle between them."""
 Take = Callable[[bytes], Awaitable[bool]]
 """Says whether bytes are those that were wanted, and may keep them."""
 TakeMany = Callable[[Sequence[tuple[int, Buffer]]], Awaitable[set[int]]]
@@ -103,7 +102,7 @@ class Fetcher:
         self._runtime = runtime
         self._regions = RegionMap()
         self.sources = SourceBook(network, runtime, parent)
-        self._line = Line(lambda: self.sources.most, REQUESTS_MIN)
+        self._line = Line(lambda: self.sources.most)
         """Values that are fetched at one time, so that none waits long at a server."""
         self._path_cache = path_cache
         self._looked_up: dict[KeyBytes, Sources] = {}
@@ -131,28 +130,37 @@ class Fetcher:
     async def fetch_many(self, wanted: Sequence[Wanted], take: TakeMany) -> set[int]:
         """Ask those who serve all that the link names for several values at one go.
 
+        Each is asked for as many as it brings in time, and as many are asked as that takes.
         Returns the numbers of those that came and were taken; the others are to be fetched one by
         one. Their sizes must be known, and be 4 MiB together at most.
         """
         taken = await self._take_here(wanted, take) if self._has_values else set()
         left = deque(number for number in range(len(wanted)) if number not in taken)
         tried: set[bytes] = set()
-        has_begun = False
-        while left:
-            async with self._line.place(len(left), goes_on=has_begun) as count:
-                numbers = [left.popleft() for _ in range(count)]
-                has_begun = True
-                source = await self.sources.server_with_room(tried)
-                if source is None:
-                    break
-                try:
-                    values = await self._get_many(source, [wanted[n] for n in numbers])
-                except BytestagError as error:
-                    _logger.debug("- %s", error)
-                    tried.add(source.contact.id)
-                    left.extendleft(reversed(numbers))
-                    continue
-                taken |= await self._take_many(source, values, numbers, take)
+
+        async def ask(*, goes_on: bool) -> None:
+            while left:
+                async with self._line.place(len(left), goes_on=goes_on) as place:
+                    source = await self.sources.server_with_room(tried) if left else None
+                    if source is None:
+                        return
+                    numbers = _first_of(left, wanted, source)
+                    place.shrink(len(numbers))
+                    if left:
+                        tasks.add(Task.wrap(ask, goes_on=True).start(tasks.parent))
+                    try:
+                        values = await self._get_many(source, [wanted[n] for n in numbers])
+                    except BytestagError as error:
+                        _logger.debug("- %s", error)
+                        if not isinstance(error, Busy) or len(numbers) == 1:  # else it had no room
+                            tried.add(source.contact.id)  # for so many
+                        left.extendleft(reversed(numbers))
+                        continue
+                    taken.update(await self._take_many(source, values, numbers, take))
+                    return
+
+        async with together() as tasks:
+            await ask(goes_on=False)
         return taken
 
     async def _take_here(self, wanted: Sequence[Wanted], take: TakeMany) -> set[int]:
@@ -304,13 +312,11 @@ class Fetcher:
     ) -> Sequence[memoryview | None]:
         wants = [m.Want(w.key, w.index or None, w.blake3[:8], w.size) for w in wanted]
         async with self.sources.asking(source, len(wants)) as link:
+            source.run_bytes_max = link.run_bytes_max
             if not link.run_bytes_max:
                 raise NotFound("the server gives one value at a time")
             seconds = self._config.transfer_idle_seconds
-            values: list[memoryview | None] = []
-            for run in _runs(wants, link.run_bytes_max):
-                values += await link.get_many(run, idle_seconds=seconds)
-            return values
+            return await link.get_many(wants, idle_seconds=seconds)
 
     def _count(self, source: Source, value: Buffer) -> None:
         self.counts.bytes_received += len(value)
@@ -359,17 +365,14 @@ def _is_any_busy(errors: Iterable[BytestagError]) -> bool:
     return any(isinstance(error, Busy) for error in errors)
 
 
-def _runs(wants: Iterable[m.Want], bytes_max: int) -> Iterator[list[m.Want]]:
-    """Cut what is wanted to what a peer gives at one go; an older one gives less."""
-    run: list[m.Want] = []
-    size = 0
-    for want in wants:
-        if run and size + want.length > bytes_max:
-            yield run
-            run, size = [], 0
-        run.append(want)
-        size += want.length
-    yield run
+def _first_of(left: deque[int], wanted: Sequence[Wanted], source: Source) -> list[int]:
+    """Take the first of what is left that a source may be asked for at one go."""
+    numbers = [left.popleft()]
+    room = source.run_bytes_max - wanted[numbers[0]].size
+    while left and len(numbers) < source.share and wanted[left[0]].size <= room:
+        numbers.append(left.popleft())
+        room -= wanted[numbers[-1]].size
+    return numbers
 
 
 def _may_hold(held: Iterable[Held], wanted: Wanted) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bytestag.config import VALUE_BYTES_MAX
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError
 from bytestag.network.links import GETS_PER_PEER_MAX
 
 GETS_AT_FIRST = 8
 GETS_MIN = 2
+REQUESTS_MIN = 2
+"""So many GETs of many values are under way at least, lest the path stands idle between them."""
 GETS_NEAR = 48
 """More gain nothing where values wait for each other: 12 MiB in parts, which land meanwhile."""
 FAR_SECONDS = 0.02
@@ -30,21 +33,32 @@ class Source:
     mistrusted_until: float = 0.0
     fault: BytestagError | None = None
     """Why it is mistrusted."""
+    run_bytes_max: int = VALUE_BYTES_MAX
+    """How much a GET of many values may ask for; a session tells."""
+    slowed_at: float = 0.0
+    """When it was last asked for less because it was slow."""
+
+    @property
+    def share(self) -> int:
+        """How many values one request asks for: another is under way meanwhile."""
+        return max(self.most // REQUESTS_MIN, 1)
 
     def refused(self) -> None:
         """It had no room for so many: others ask it as well."""
         self.most = max(self.most // 2, GETS_MIN)
 
-    def learn(self, seconds: float, rtt_seconds: float, values: int = 1) -> None:
+    def learn(self, began: float, now: float, rtt_seconds: float, values: int = 1) -> None:
         """Values took so long: ask for more at a time, unless they wait for each other.
 
         Far away a value takes a few round trips, however many are asked for: one to ask, one for
         what was lost. Over a slow path each would wait for all before it, longer than anybody has
-        patience.
+        patience. What began before less was asked for says nothing of that.
         """
+        seconds = now - began
         is_far = rtt_seconds >= FAR_SECONDS and seconds < PATIENCE_RTTS * rtt_seconds
         if seconds > max(PATIENCE_RTTS * rtt_seconds, SLOW_SECONDS):
-            self.most = max(self.most // 2, GETS_MIN)
+            if began >= self.slowed_at:
+                self.most, self.slowed_at = max(self.most // 2, GETS_MIN), now
         elif not is_far and self.most > GETS_NEAR:
             self.most = max(self.most - values, GETS_NEAR)
         elif 2 * (self.active + values) >= self.most and (is_far or seconds < QUICK_SECONDS):

@@ -158,7 +158,7 @@ class SourceBook:
                 early.drop()
             source.active -= values
             self._freed.set()
-        source.learn(self._runtime.monotonic() - began, link.session.rtt_seconds, values)
+        source.learn(began, self._runtime.monotonic(), link.session.rtt_seconds, values)
 
     def mistrust(self, source: Source, fault: BytestagError) -> None:
         """Do not ask a source for a while."""

@@ -1,7 +1,7 @@
 """Line: so many at one time as a function says, first come, first served (shell over asyncio).
 
-A semaphore whose number moves, and of which one may take several, up to a part of all; whoever
-leaves lets in those who are next.
+A semaphore whose number moves, and of which one may take several; whoever leaves lets in those who
+are next.
 """
 
 from __future__ import annotations
@@ -12,26 +12,35 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
+class Place:
+    """Where somebody stands in a :class:`Line`."""
+
+    def __init__(self, line: Line, width: int) -> None:
+        self._line = line
+        self.width = width
+
+    def shrink(self, width: int) -> None:
+        """Take less room from now on, so that others come in."""
+        self.width, more = width, self.width - width
+        self._line.give_back(more)
+
+
 class Line:
-    """``most`` returns how many may be inside now; it is asked when one comes and one leaves.
+    """``most`` returns how many may be inside now; it is asked when one comes and one leaves."""
 
-    Nobody gets more than the ``parts``-th part of that for himself.
-    """
-
-    def __init__(self, most: Callable[[], int], parts: int = 1) -> None:
+    def __init__(self, most: Callable[[], int]) -> None:
         self._most = most
-        self._parts = parts
         self._inside = 0
-        self._waiting: deque[tuple[asyncio.Future[int], int]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @asynccontextmanager
-    async def place(self, width: int = 1, *, goes_on: bool = False) -> AsyncIterator[int]:
-        """Wait for a place, and have it for the length of the block; yield how wide it is.
+    async def place(self, width: int = 1, *, goes_on: bool = False) -> AsyncIterator[Place]:
+        """Wait for a place, and have it for the length of the block.
 
         Who is wide waits for one free place as all others do, and may stand over the edge. Who goes
         on with what he has begun waits in front.
         """
-        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = turn, width
         if goes_on:
             self._waiting.appendleft(entry)
@@ -39,24 +48,25 @@ class Line:
             self._waiting.append(entry)
         self._let_in()
         try:
-            given = await turn
+            await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave(turn.result())  # the place came together with the cancellation
+                self.give_back(width)  # the place came together with the cancellation
             raise
+        place = Place(self, width)
         try:
-            yield given
+            yield place
         finally:
-            self._leave(given)
+            self.give_back(place.width)
 
-    def _leave(self, width: int) -> None:
+    def give_back(self, width: int) -> None:
+        """So much room is free again."""
         self._inside -= width
         self._let_in()
 
     def _let_in(self) -> None:
-        while self._waiting and self._inside < (most := self._most()):
+        while self._waiting and self._inside < self._most():
             turn, width = self._waiting.popleft()
             if not turn.done():
-                given = min(width, max(most // self._parts, 1))
-                self._inside += given
-                turn.set_result(given)
+                self._inside += width
+                turn.set_result(None)

@@ -16,7 +16,7 @@ from bytestag.dht.source_book import MISTRUST_SECONDS, SourceBook
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
 from bytestag.hashing import blake3, sha1
 from bytestag.keys import KeyBytes
-from bytestag.network.links import GETS_PER_PEER_MAX, Link
+from bytestag.network.links import GETS_PER_PEER_MAX, Busy, Link
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from tests.dht.helpers import Cluster, add_values, content, get_nothing, own, serve
@@ -64,7 +64,7 @@ def serve_slowly(cluster, fetcher, node, rows, bytes_per_second):
     fetcher.sources.add_server(contact(fetcher, node))
     slow = replace(CALM, uplink_bytes_per_second=bytes_per_second)
     cluster.world.network.conditions = slow
-    (source,) = fetcher.sources
+    (source,) = (s for s in fetcher.sources if s.contact.id == node.identity.node_id)
     return source
 
 
@@ -242,10 +242,19 @@ def test_a_busy_server_is_waited_for_if_there_is_nobody_else(monkeypatch):
 )
 def test_more_is_asked_of_whom_it_helps(seconds, rtt, most):
     source = Source(None)
-    for _ in range(200):
+    for number in range(200):
         source.active = source.most - 1
-        source.learn(seconds, rtt)
+        source.learn(10.0 * number, 10.0 * number + seconds, rtt)
     assert source.most == most
+
+
+def test_values_that_were_late_together_are_one_reason_to_ask_for_less():
+    source = Source(None, most=64)
+    for _ in range(10):
+        source.learn(0.0, 3.0, 0.2)
+    assert source.most == 32
+    source.learn(3.0, 6.0, 0.2)
+    assert source.most == 16
 
 
 async def fetch_many(fetcher, values, is_right=lambda value: True):
@@ -336,10 +345,50 @@ def test_a_server_is_asked_for_as_much_as_it_gives_at_one_go(gives, asked, monke
         fetcher.sources.add_server(contact(fetcher, nodes[0]))
         for source in fetcher.sources:
             source.most = GETS_PER_PEER_MAX
+        await fetch_many(fetcher, [next(iter(rows.values()))])  # the session tells what it gives
         came, taken = await fetch_many(fetcher, rows.values())
-        assert list(came.values()) == list(rows.values())
+        assert [came[number] for number in range(16)] == list(rows.values())
         assert taken == set(range(16))
-        assert counts == asked
+        assert counts == [1, *asked]
+
+    in_cluster(main, 1)
+
+
+def test_what_follows_each_other_is_asked_of_all_servers_at_one_time():
+    rows = some(16, PART_BYTES)
+
+    async def main(cluster, fetcher, nodes):
+        for node in nodes:
+            serve_slowly(cluster, fetcher, node, rows, 100_000)
+        began = fetcher._runtime.monotonic()
+        came, taken = await fetch_many(fetcher, rows.values())
+        assert len(came) == len(taken) == 16
+        assert fetcher._runtime.monotonic() - began < 13  # each brings a mebibyte in 10.5
+        assert not any(source.fault for source in fetcher.sources)
+
+    in_cluster(main, 4)
+
+
+def test_who_has_no_room_for_many_is_asked_for_fewer(monkeypatch):
+    rows = some(16, PART_BYTES)
+    counts = []
+    get_many = Link.get_many
+
+    async def busy_at_first(self, wants, **options):
+        counts.append(len(wants))
+        if len(wants) > 3:
+            raise Busy("no room for so many")
+        return await get_many(self, wants, **options)
+
+    monkeypatch.setattr(Link, "get_many", busy_at_first)
+
+    async def main(cluster, fetcher, nodes):
+        add_values(nodes[0], rows)
+        fetcher.sources.add_server(contact(fetcher, nodes[0]))
+        _, taken = await fetch_many(fetcher, rows.values())
+        assert taken == set(range(16))
+        assert counts[0] == 4
+        assert not any(source.fault for source in fetcher.sources)
 
     in_cluster(main, 1)
 

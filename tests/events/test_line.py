@@ -87,22 +87,23 @@ def test_who_is_wide_takes_several_places_and_keeps_his_turn():
     assert asyncio.run(main()) == ["going on", "wide 0", "wide 1", "wide 2", "narrow"]
 
 
-def test_nobody_gets_more_than_his_part():
+def test_who_shrinks_lets_others_in():
     async def main():
-        most, given = [12], []
-        line = Line(lambda: most[0], 3)
+        line, order = Line(lambda: 4), []
 
-        async def one(width):
-            async with line.place(width) as got:
-                given.append(got)
-                await asyncio.sleep(0.01)
+        async def one(name):
+            async with line.place(2):
+                order.append(name)
 
-        async with line.place(12) as first:
-            tasks = [asyncio.ensure_future(one(width)) for width in (8, 8, 8)]
+        async with line.place(8) as place:
+            tasks = [asyncio.ensure_future(one(name)) for name in range(2)]
             await asyncio.sleep(0)
-            assert given == [4, 4]  # the third has no room
-            most[0] = 2  # counts when his turn comes
-        await asyncio.gather(*tasks)
-        return first, given
+            place.shrink(4)
+            await asyncio.sleep(0)
+            assert order == []
+            place.shrink(3)
+            await asyncio.gather(*tasks)
+        async with line.place():
+            return order
 
-    assert asyncio.run(main()) == (4, [4, 4, 1])
+    assert asyncio.run(main()) == [0, 1]
