@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bytestag.config import HOUR, PART_BYTES, RUN_BYTES_MAX, Config
+from bytestag.config import HOUR, PART_BYTES, RUN_BYTES_MAX, VALUE_BYTES_MAX, Config
 from bytestag.crypto.identity import LONG_RUNS, MANY, pack_address
 from bytestag.crypto.providers import keys_digest, read_provider_record
 from bytestag.dht.caching import PathCache
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 SKEW_SECONDS = 2 * HOUR
-READ_AT_ONCE = 8
-"""GETs answered from the tables at one go: 32 MiB at most."""
 PLACES_MAX = RUN_BYTES_MAX // PART_BYTES
+PLACES_SURE = VALUE_BYTES_MAX // PART_BYTES
+"""What each peer may have, however many others there are: the largest value."""
+READ_AT_ONCE = 2 * PLACES_MAX
+"""Places of the GETs that are answered from the tables at one go: 8 MiB."""
 GIVES = MANY | LONG_RUNS
 """Capabilities of who serves."""
 _Sized = tuple[m.Get | m.GetMany, int]
@@ -73,7 +75,9 @@ class Serving:
         self._runtime = runtime
         self.upload_slot = FnTaskSlot(config.upload_slots, config.waiting_slots, parent)
         self._record_slot = FnTaskSlot(4, config.waiting_slots, parent)
-        self._reader = Batcher(self._read, runtime.offload, parent, READ_AT_ONCE)
+        self._reader = Batcher(
+            self._read, runtime.offload, parent, READ_AT_ONCE, lambda sized: _places(sized[0])
+        )
         self._shares: dict[FnTaskSlot, Counter[KeyBytes]] = {
             self.upload_slot: Counter(),
             self._record_slot: Counter(),
@@ -125,7 +129,8 @@ class Serving:
         share = self._shares[slot]
         places = _places(request)
         try:
-            if share[link.node_id] + places > max(_fair_share(slot, share, link.node_id), places):
+            sure = min(places, PLACES_SURE)
+            if share[link.node_id] + places > max(_fair_share(slot, share, link.node_id), sure):
                 raise SlotFull("the peer has its share of the slot")
             if share.total() + places > slot.max_size + slot.waiting_max:
                 raise SlotFull("all values together would take too much memory")
@@ -177,7 +182,7 @@ class Serving:
         size = sum(map(len, found.pieces))
         del found  # the upload has the bytes for as long as it needs them
         try:
-            seconds = self._config.transfer_idle_seconds + size / RATE_MIN
+            seconds = self._config.transfer_idle_seconds + _largest(get) / RATE_MIN
             async with asyncio.timeout(seconds):
                 await ended.wait()
             self.counters["bytes uploaded"] += size
@@ -262,6 +267,13 @@ def _places(request: m.Message) -> int:
     if isinstance(request, m.GetMany):
         return -(-sum(want.length for want in request.wants) // PART_BYTES)
     return 1
+
+
+def _largest(request: m.Get | m.GetMany) -> int:
+    """Return the bytes of the largest value that is asked for."""
+    if isinstance(request, m.Get):
+        return request.length
+    return max(want.length for want in request.wants)
 
 
 def _one(get: m.Get, row: ReadRow | None, unit_bytes: int) -> _Found | m.AbsentReason:

@@ -21,8 +21,9 @@ BATCH_MAX = 16
 
 
 class Batcher(Generic[T, R]):
-    """Runs ``work`` on lists of at most ``most`` items, one list at a time.
+    """Runs ``work`` on lists of items, one list at a time.
 
+    What the items of one list cost is ``most`` together, unless it is one alone.
     ``work`` returns a result for each item; what it raises, each of them raises. It belongs to the
     loop's thread; its tasks run under ``parent``.
     """
@@ -33,11 +34,13 @@ class Batcher(Generic[T, R]):
         offload: Offload,
         parent: Parent,
         most: int = BATCH_MAX,
+        cost: Callable[[T], int] = lambda item: 1,
     ) -> None:
         self._work = work
         self._offload = offload
         self._parent = parent
         self._most = most
+        self._cost = cost
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._task: Task[None] | None = None
 
@@ -57,9 +60,7 @@ class Batcher(Generic[T, R]):
 
     async def _run(self) -> None:
         while self._waiting:
-            count = min(len(self._waiting), self._most)
-            batch = [self._waiting.popleft() for _ in range(count)]
-            batch = [(item, turn) for item, turn in batch if not turn.done()]
+            batch = [(item, turn) for item, turn in self._take() if not turn.done()]
             if not batch:
                 continue
             try:
@@ -76,6 +77,17 @@ class Batcher(Generic[T, R]):
                     if not turn.done():
                         turn.set_result(result)
         self._task = None
+
+    def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
+        """Return what is worked on next."""
+        batch: list[tuple[T, asyncio.Future[R]]] = []
+        room = self._most
+        while self._waiting:
+            room -= self._cost(self._waiting[0][0])
+            if batch and room < 0:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
 
     def _on_ended(self, task: Task[None]) -> None:
         if self._task is task:  # it was stopped

@@ -6,20 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from bytestag.config import HOUR
+from bytestag.config import HOUR, PART_BYTES
 from bytestag.dht.fetching import Wanted
 from bytestag.dht.lookup import Shortlist
 from bytestag.dht.routing import Contact
 from bytestag.errors import BytestagError, NotFound, StorageError
 from bytestag.keys import KeyBytes
 from bytestag.network import messages as m
-from bytestag.network.links import ANSWERS_UNSENT_MAX, Busy
+from bytestag.network.links import ANSWERS_UNSENT_MAX, RATE_MIN, Busy
 from bytestag.network.packets import Provider
 from bytestag.sim.network import Conditions
 from bytestag.sim.world import run
 from bytestag.tables.base import KVPID, Standing, own_record
 from bytestag.uri import Link
 from tests.dht.helpers import Cluster, add_values, content, own, publisher, values
+from tests.network.nodes import let_trickle
 
 CALM = Conditions(latency=0.02)
 
@@ -136,6 +137,68 @@ def test_large_values_take_more_of_the_upload_slot():
             assert (
                 len(holder.upload_slot.current_tasks) == holder.upload_slot.max_size * 3 // 4 // 4
             )
+
+    run(main, conditions=CALM)
+
+
+def long_run(rows, number=0, more=()):
+    """Return a question for whole parts, as many as a run may have."""
+    wants = [m.Want(kvpid.key, kvpid.index, b"", len(value)) for kvpid, value in rows.items()]
+    return m.GetMany(number.to_bytes(20, "big"), number, [*wants, *more])
+
+
+def test_long_runs_for_many_names_leave_room_for_who_asks_for_little():
+    async def main(world):
+        async with Cluster(world, upload_slots=32, waiting_slots=32) as cluster:
+            holder, honest = await cluster.start(), await cluster.start()
+            rows = values(16, size=PART_BYTES)
+            add_values(holder, rows)
+            for _ in range(6):
+                thief = await cluster.start()
+                link = await link_between(thief, holder)
+                thief.sessions.datagram_received = lambda datagram, address: None
+                link.send(long_run(rows))
+            await asyncio.sleep(1)
+            assert holder._serving.counters["busy"] >= 4
+            (kvpid, value), *_ = rows.items()
+            link = await link_between(honest, holder)
+            fetched = await link.get(kvpid.key, length=len(value), idle_seconds=5)
+            assert fetched.value == value
+
+    run(main, conditions=CALM)
+
+
+def test_a_run_of_more_than_it_may_have_is_refused():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief = await cluster.start(), await cluster.start()
+            rows = values(16, size=PART_BYTES)
+            add_values(holder, rows)
+            link = await link_between(thief, holder)
+            wants = long_run(rows).wants
+            found = await link.get_many(wants, idle_seconds=5)
+            assert [bytes(value) for value in found] == list(rows.values())
+            with pytest.raises(NotFound, match="4"):
+                await link.get_many([*wants, m.Want(bytes(20), None, b"", 1)], idle_seconds=5)
+
+    run(main, conditions=CALM)
+
+
+def test_a_run_that_trickles_holds_its_places_no_longer_than_its_largest_value_may():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief = await cluster.start(), await cluster.start()
+            rows = values(16, size=PART_BYTES)
+            add_values(holder, rows)
+            link = await link_between(thief, holder)
+            let_trickle(world, holder.address, 9.0)
+            link.send(long_run(rows))
+            patience = holder.config.transfer_idle_seconds + PART_BYTES / RATE_MIN
+            await asyncio.sleep(patience - 2)
+            assert holder.upload_slot.current_tasks
+            await asyncio.sleep(4)
+            assert not holder.upload_slot.current_tasks
+            assert holder._serving.counters["uploads given up"] == 1
 
     run(main, conditions=CALM)
 

@@ -36,6 +36,22 @@ def test_what_comes_while_a_batch_is_worked_on_is_the_next_batch():
     assert batches == [[0, 1, 2], [3, 4, 5], [6, 7], [8]]
 
 
+def test_a_batch_costs_no_more_than_it_may_unless_it_is_one_item():
+    batches = []
+
+    def work(items):
+        batches.append(list(items))
+        return items
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            batcher = Batcher(work, run_here, group, 10, lambda item: item)
+            await asyncio.gather(*(batcher.do(item) for item in (6, 4, 1, 20, 9, 2)))
+
+    asyncio.run(main())
+    assert batches == [[6, 4], [1], [20], [9], [2]]
+
+
 def test_a_failure_is_that_of_its_batch_alone():
     def work(items):
         if "bad" in items:
