@@ -252,7 +252,7 @@ class FnTask(Task[R]):
 
     @property
     def _name(self) -> str:
-        return getattr(self._fn, "__qualname__", "FnTask")
+        return getattr(self._fn, "__qualname__", "") or repr(self._fn)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

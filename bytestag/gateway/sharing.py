@@ -197,7 +197,8 @@ class ShareJob:
             donors = {contact.id for contact in router if contact.is_donor}
             if donors - known or (was_alone and not router.is_empty):
                 return
-            if was_alone:
+            if router.is_empty:
+                was_alone = True
                 await self._join()
 
     async def _join(self) -> None:

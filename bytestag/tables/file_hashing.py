@@ -21,7 +21,10 @@ from bytestag.tables.walking import identity
 ENTRY_BYTES = SHA1_BYTES + BLAKE3_BYTES
 RACY_NS = 20_000_000  # a later write may leave the same time: five ticks of a 250 Hz kernel
 RACY_COARSE_NS = 2_000_000_000  # where the file system keeps whole seconds
-TIME_UNKNOWN = -1
+MTIME_UNKNOWN = -1
+"""Of a file written a moment ago: it is looked at again."""
+CTIME_IGNORED = -1
+"""Of a file whose time of change was never found wrong: links and permissions change this one."""
 
 
 class FileChanged(StorageError):
@@ -87,7 +90,7 @@ def hash_file(
     _size, mtime_ns, ctime_ns, inode = identity(before)  # if it was touched since, look again
     return HashedFile(
         size,
-        TIME_UNKNOWN if is_racy else mtime_ns,
+        MTIME_UNKNOWN if is_racy else mtime_ns,
         ctime_ns,
         inode,
         whole_sha1,

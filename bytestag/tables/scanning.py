@@ -1,6 +1,6 @@
 """Scanner: brings the rows of one share up to what lies on disk (shell).
 
-A file whose size, times and inode are those of its row is only looked at; others are hashed by a
+A file whose size, time and inode are those of its row is only looked at; others are hashed by a
 small pool of threads. What is hashed is committed in batches, so a crash or a stop loses little
 and keeps the rest. Files are few rows at a time in memory, whatever their number.
 """
@@ -22,7 +22,7 @@ from bytestag.models.fileinfo import FILE_BYTES_MAX
 from bytestag.one_pass import processors
 from bytestag.tables import shared_rows
 from bytestag.tables.database_engine import Database
-from bytestag.tables.file_hashing import FileChanged, HashedFile, Stopped, hash_file
+from bytestag.tables.file_hashing import CTIME_IGNORED, FileChanged, HashedFile, Stopped, hash_file
 from bytestag.tables.many_rows import chunks
 from bytestag.tables.schema import shared_files
 from bytestag.tables.shared_manifest import save_manifest
@@ -89,6 +89,8 @@ class Scanner:
         self._bytes_found = 0
         self._seen = _IdSet()
         self._empty: list[bytes] = []
+        self._doubted: set[bytes] = set()
+        """Files whose time of change was found wrong: from now on that of the inode counts too."""
         self._saver = Saver(database, share, root, changed, self._seen.add, self._warn, wall)
 
     def run(self) -> None:
@@ -141,6 +143,8 @@ class Scanner:
                     self._warn(self._full(found.path), "too large to be described")
                 else:
                     self._bytes_found += found.size
+                    if row is not None and row.is_doubted:
+                        self._doubted.add(found.path)
                     yield found
 
     def _hash(self, batch: list[Found]) -> list[_Hashed]:
@@ -171,6 +175,8 @@ class Scanner:
             else:
                 self._result.files += 1
                 self._result.hashed += 1
+                if path not in self._doubted:
+                    hashed = hashed._replace(ctime_ns=CTIME_IGNORED)
                 self._saver.add(path, hashed)
 
     # --- Helpers ---------------------------------------------------------------------------------

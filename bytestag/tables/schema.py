@@ -158,7 +158,7 @@ shared_files = sa.Table(
     _column("path", _Bytes()),  # relative to the share; empty where the share is a file
     _column("size", _Whole),
     _column("mtime_ns", _Whole),
-    _column("ctime_ns", _Whole),  # -1 in rows from before it was kept
+    _column("ctime_ns", _Whole),  # -1 unless the file once changed and its other time did not
     _column("inode", _Whole),
     _column("sha1", _Bytes()),
     _column("blake3", _Bytes()),

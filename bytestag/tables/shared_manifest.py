@@ -18,7 +18,7 @@ from bytestag.models.directory import DirectoryManifest, FileEntry
 from bytestag.tables import shared_rows
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
-from bytestag.tables.file_hashing import TIME_UNKNOWN, HashedFile
+from bytestag.tables.file_hashing import CTIME_IGNORED, MTIME_UNKNOWN, HashedFile
 from bytestag.tables.schema import shared_files, shared_paths, shared_values
 from bytestag.tables.shared_rows import Value
 from bytestag.tables.walking import Warn, components
@@ -90,8 +90,8 @@ def _values(manifest: bytes) -> tuple[list[Value], bytes]:
     ]
     hashed = HashedFile(
         len(manifest),
-        TIME_UNKNOWN,
-        TIME_UNKNOWN,
+        MTIME_UNKNOWN,
+        CTIME_IGNORED,
         0,
         sha1(manifest),
         blake3(manifest),

@@ -17,7 +17,7 @@ from bytestag.keys import KeyBytes
 from bytestag.models import fileinfo
 from bytestag.tables.base import KVPID
 from bytestag.tables.database_engine import Database
-from bytestag.tables.file_hashing import TIME_UNKNOWN, HashedFile
+from bytestag.tables.file_hashing import CTIME_IGNORED, HashedFile
 from bytestag.tables.many_rows import chunks, insert_many, marks
 from bytestag.tables.schema import (
     shared_blobs,
@@ -73,12 +73,17 @@ class KnownFile(NamedTuple):
     is_dirty: int
 
     def is_still(self, found: Found) -> bool:
-        """Return whether a file seems to be what was hashed; an older row knows one time only."""
+        """Return whether a file seems to be what was hashed."""
         return (
             not self.is_dirty
             and (self.size, self.mtime_ns, self.inode) == (found.size, found.mtime_ns, found.inode)
-            and self.ctime_ns in (found.ctime_ns, TIME_UNKNOWN)
+            and self.ctime_ns in (found.ctime_ns, CTIME_IGNORED)
         )
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether it once changed and its time did not."""
+        return bool(self.is_dirty) or self.ctime_ns != CTIME_IGNORED
 
 
 def part_kvpid(sha1_: bytes) -> KVPID:
