@@ -1,7 +1,7 @@
 """A syncthing on loopback: ``receive HOME DEVICE PORT FILE BYTES`` takes a file from another one.
 
 Discovery, relays, port mapping, reports and upgrades are off. Each has a home of its own, with a
-device ID made beforehand; it is told of the other, and of the folder, through its REST interface.
+device ID made beforehand; the one that receives is started for it, and stopped. Each is told of the other, and of the folder, through its REST interface.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 HOST = "127.0.0.1"
 FOLDER = "benchmark"
 UP_SECONDS = 20
+TRANSFER_SECONDS = 180
 OFF = ("globalAnnounceEnabled", "localAnnounceEnabled", "relaysEnabled", "natEnabled",
        "startBrowser", "crashReportingEnabled")  # fmt: skip
 NUMBERS = {"urAccepted": "-1", "autoUpgradeIntervalH": "0", "stunKeepaliveStartS": "0"}
@@ -110,7 +111,10 @@ class Node:
         """Wait until the folder holds so many bytes, and nothing is done with it."""
 
         def has_all() -> bool:
-            status = self.call(f"db/status?folder={FOLDER}")
+            try:
+                status = self.call(f"db/status?folder={FOLDER}")
+            except OSError:  # it has not begun yet
+                return False
             return bool(status["state"] == "idle" and status["localBytes"] == size)
 
         _wait(has_all, seconds)
@@ -124,7 +128,7 @@ def receive(home: str, device: str, port: str, out: str, size: str) -> None:
         node.wait_until_up()
         node.meet(device, int(port))
         node.share(place, device, "receiveonly")
-        node.wait_until_it_has(int(size), float("inf"))
+        node.wait_until_it_has(int(size), TRANSFER_SECONDS)
     finally:
         process.terminate()
         process.wait()

@@ -141,11 +141,15 @@ class Fetcher:
         async def ask(*, goes_on: bool) -> None:
             while left:
                 async with self._line.place(len(left), goes_on=goes_on) as place:
-                    source = await self.sources.server_with_room(tried) if left else None
+                    source = self.sources.free_server(tried)
                     if source is None:
+                        place.resize(1)  # who can go on goes first
+                        source = await self.sources.server_with_room(tried)
+                    if source is None or not left:
                         return
+                    goes_on = True
                     numbers = _first_of(left, wanted, source)
-                    place.shrink(len(numbers))
+                    place.resize(len(numbers))
                     if left:
                         tasks.add(Task.wrap(ask, goes_on=True).start(tasks.parent))
                     try:
@@ -160,7 +164,7 @@ class Fetcher:
                     return
 
         async with together() as tasks:
-            await ask(goes_on=False)
+            tasks.add(Task.wrap(ask, goes_on=False).start(tasks.parent))
         return taken
 
     async def _take_here(self, wanted: Sequence[Wanted], take: TakeMany) -> set[int]:

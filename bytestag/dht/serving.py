@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 SKEW_SECONDS = 2 * HOUR
 PLACES_MAX = RUN_BYTES_MAX // PART_BYTES
 PLACES_SURE = VALUE_BYTES_MAX // PART_BYTES
-"""What each peer may have, however many others there are: the largest value."""
+"""What each peer may have while there is room, however many others there are: a value's most."""
 READ_AT_ONCE = 2 * PLACES_MAX
 """Places of the GETs that are answered from the tables at one go: 8 MiB."""
 GIVES = MANY | LONG_RUNS
@@ -76,7 +76,7 @@ class Serving:
         self.upload_slot = FnTaskSlot(config.upload_slots, config.waiting_slots, parent)
         self._record_slot = FnTaskSlot(4, config.waiting_slots, parent)
         self._reader = Batcher(
-            self._read, runtime.offload, parent, READ_AT_ONCE, lambda sized: _places(sized[0])
+            self._read, runtime.offload, parent, READ_AT_ONCE, lambda sized: _cost(sized[0])
         )
         self._shares: dict[FnTaskSlot, Counter[KeyBytes]] = {
             self.upload_slot: Counter(),
@@ -129,8 +129,8 @@ class Serving:
         share = self._shares[slot]
         places = _places(request)
         try:
-            sure = min(places, PLACES_SURE)
-            if share[link.node_id] + places > max(_fair_share(slot, share, link.node_id), sure):
+            fair = _fair_share(slot, share, link.node_id)
+            if share[link.node_id] + places > max(fair, PLACES_SURE):
                 raise SlotFull("the peer has its share of the slot")
             if share.total() + places > slot.max_size + slot.waiting_max:
                 raise SlotFull("all values together would take too much memory")
@@ -182,7 +182,7 @@ class Serving:
         size = sum(map(len, found.pieces))
         del found  # the upload has the bytes for as long as it needs them
         try:
-            seconds = self._config.transfer_idle_seconds + _largest(get) / RATE_MIN
+            seconds = self._config.transfer_idle_seconds + min(size, _largest(get)) / RATE_MIN
             async with asyncio.timeout(seconds):
                 await ended.wait()
             self.counters["bytes uploaded"] += size
@@ -267,6 +267,11 @@ def _places(request: m.Message) -> int:
     if isinstance(request, m.GetMany):
         return -(-sum(want.length for want in request.wants) // PART_BYTES)
     return 1
+
+
+def _cost(request: m.Get | m.GetMany) -> int:
+    """Return how many places what has to be read takes: of a GET perhaps more than is asked for."""
+    return PLACES_SURE if isinstance(request, m.Get) else _places(request)
 
 
 def _largest(request: m.Get | m.GetMany) -> int:

@@ -36,29 +36,33 @@ class Source:
     run_bytes_max: int = VALUE_BYTES_MAX
     """How much a GET of many values may ask for; a session tells."""
     slowed_at: float = 0.0
-    """When it was last asked for less because it was slow."""
+    """Since when it is asked for less."""
 
     @property
     def share(self) -> int:
-        """How many values one request asks for: another is under way meanwhile."""
-        return max(self.most // REQUESTS_MIN, 1)
+        """How many values the next request asks for: another is under way meanwhile."""
+        return max(min(-(-self.most // REQUESTS_MIN), self.most - self.active), 1)
 
-    def refused(self) -> None:
+    def refused(self, began: float, now: float) -> None:
         """It had no room for so many: others ask it as well."""
-        self.most = max(self.most // 2, GETS_MIN)
+        self._ask_less(began, now)
+
+    def _ask_less(self, began: float, now: float) -> None:
+        """What began before less was asked for says nothing of that."""
+        if began >= self.slowed_at:
+            self.most, self.slowed_at = max(self.most // 2, GETS_MIN), now
 
     def learn(self, began: float, now: float, rtt_seconds: float, values: int = 1) -> None:
         """Values took so long: ask for more at a time, unless they wait for each other.
 
         Far away a value takes a few round trips, however many are asked for: one to ask, one for
         what was lost. Over a slow path each would wait for all before it, longer than anybody has
-        patience. What began before less was asked for says nothing of that.
+        patience.
         """
         seconds = now - began
         is_far = rtt_seconds >= FAR_SECONDS and seconds < PATIENCE_RTTS * rtt_seconds
         if seconds > max(PATIENCE_RTTS * rtt_seconds, SLOW_SECONDS):
-            if began >= self.slowed_at:
-                self.most, self.slowed_at = max(self.most // 2, GETS_MIN), now
+            self._ask_less(began, now)
         elif not is_far and self.most > GETS_NEAR:
             self.most = max(self.most - values, GETS_NEAR)
         elif 2 * (self.active + values) >= self.most and (is_far or seconds < QUICK_SECONDS):

@@ -105,9 +105,8 @@ class SourceBook:
         self, tried: set[bytes], seconds: float | None = OVERTAKE_SECONDS
     ) -> Source | None:
         """Return the least busy server not tried; wait so long while all are at their limit."""
-        while left := [source for source in self._usable() if source.contact.id not in tried]:
-            source = min(left, key=lambda source: source.active)
-            if source.active < source.most:
+        while any(source.contact.id not in tried for source in self._usable()):
+            if (source := self.free_server(tried)) is not None:
                 return source
             self._freed.clear()
             try:
@@ -116,6 +115,12 @@ class SourceBook:
             except TimeoutError:
                 return None
         return None
+
+    def free_server(self, tried: set[bytes]) -> Source | None:
+        """Return the least busy server not tried, if it is not at its limit."""
+        left = [source for source in self._usable() if source.contact.id not in tried]
+        source = min(left, key=lambda source: source.active, default=None)
+        return source if source is not None and source.active < source.most else None
 
     def by_load(self, contacts: Iterable[Contact], tried: set[bytes]) -> list[Source]:
         """Return sources that are not mistrusted and not tried, the least busy first."""
@@ -148,7 +153,7 @@ class SourceBook:
         except NotFound:
             raise
         except Busy:
-            source.refused()
+            source.refused(began, self._runtime.monotonic())
             raise
         except BytestagError as error:
             self.mistrust(source, error)

@@ -19,8 +19,8 @@ class Place:
         self._line = line
         self.width = width
 
-    def shrink(self, width: int) -> None:
-        """Take less room from now on, so that others come in."""
+    def resize(self, width: int) -> None:
+        """Take less room from now on, so that others come in; or more again, over the edge."""
         self.width, more = width, self.width - width
         self._line.give_back(more)
 

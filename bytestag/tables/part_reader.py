@@ -16,8 +16,8 @@ from bytestag.tables.shared_places import PLACES_AHEAD, Place, Places, read_plac
 
 PLACES_PER_KEY = 4
 """So many places of a part are read on the average, when many parts are searched for."""
-Changed = tuple[int, bytes, bytes]
-"""A file's row, SHA-1 and BLAKE3 of a part that it has no longer."""
+Changed = tuple[int, bytes, bytes, bool]
+"""A file's row, SHA-1 and BLAKE3 of a part that it has no longer, and whether there is another."""
 
 
 class _Where(NamedTuple):
@@ -79,7 +79,7 @@ class PartReader:
                 if record.size == PART_BYTES:  # or it is the last
                     self._look_ahead(where)
                 return value
-            changed.append((where.file, record.index, record.blake3))
+            changed.append((where.file, record.index, record.blake3, bool(value)))
         return None
 
     def _search(self, record: KVPRecord, first: _Where | None) -> Iterator[_Where]:

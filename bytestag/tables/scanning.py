@@ -143,7 +143,7 @@ class Scanner:
                     self._warn(self._full(found.path), "too large to be described")
                 else:
                     self._bytes_found += found.size
-                    if row is not None and row.is_doubted:
+                    if row is not None and row.is_doubted(found):
                         self._doubted.add(found.path)
                     yield found
 

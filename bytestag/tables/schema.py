@@ -164,7 +164,7 @@ shared_files = sa.Table(
     _column("blake3", _Bytes()),
     _column("info_sha1", _Bytes()),
     _column("info_blake3", _Bytes()),
-    _column("is_dirty", _Whole),  # bytes did not match when read: hash again, serve nothing
+    _column("is_dirty", _Whole),  # 1: hash again, serve nothing; 2: for there were wrong bytes
     _column("timestamp", _Whole),
     sa.UniqueConstraint("share", "path"),
     sqlite_strict=True,

@@ -296,8 +296,10 @@ class SharedFilesKVPTable(ReadOnlyKVPTable):
 
     def _put_aside(self, changed: Iterable[Changed]) -> None:
         """Serve no more of files that changed, until they are scanned."""
-        for file, sha1_, blake3_ in changed:
-            mark = partial(shared_rows.mark_dirty, file=file, sha1_=sha1_, blake3_=blake3_)
+        for file, sha1_, blake3_, is_there in changed:
+            mark = partial(
+                shared_rows.mark_dirty, file=file, sha1_=sha1_, blake3_=blake3_, is_wrong=is_there
+            )
             with contextlib.suppress(StorageError):
                 self._changed(self.database.write(mark), [])
 

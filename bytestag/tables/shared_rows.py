@@ -30,6 +30,8 @@ from bytestag.tables.walking import Found
 
 PARTS_PER_JOB = 4096
 HASHES_PER_QUERY = 500
+WRONG = 2
+"""``is_dirty`` of a file in which there were wrong bytes."""
 
 _f, _p, _v = shared_files.c, shared_parts.c, shared_values.c
 
@@ -76,14 +78,19 @@ class KnownFile(NamedTuple):
         """Return whether a file seems to be what was hashed."""
         return (
             not self.is_dirty
-            and (self.size, self.mtime_ns, self.inode) == (found.size, found.mtime_ns, found.inode)
+            and self._has_stamp_of(found)
             and self.ctime_ns in (found.ctime_ns, CTIME_IGNORED)
         )
 
-    @property
-    def is_doubted(self) -> bool:
-        """Whether it once changed and its time did not."""
-        return bool(self.is_dirty) or self.ctime_ns != CTIME_IGNORED
+    def is_doubted(self, found: Found) -> bool:
+        """Whether it changed, now or once before, and its time did not."""
+        return self.ctime_ns != CTIME_IGNORED or (
+            self.is_dirty == WRONG and self._has_stamp_of(found)
+        )
+
+    def _has_stamp_of(self, found: Found) -> bool:
+        stamp = found.size, found.mtime_ns, found.inode
+        return (self.size, self.mtime_ns, self.inode) == stamp
 
 
 def part_kvpid(sha1_: bytes) -> KVPID:
@@ -182,8 +189,12 @@ def delete_files(connection: sa.Connection, ids: Sequence[int]) -> list[KVPID]:
     return gone
 
 
-def mark_dirty(connection: sa.Connection, file: int, sha1_: bytes, blake3_: bytes) -> list[KVPID]:
+def mark_dirty(
+    connection: sa.Connection, file: int, sha1_: bytes, blake3_: bytes, *, is_wrong: bool
+) -> list[KVPID]:
     """Stop serving a file until it is hashed again; return what it served.
+
+    ``is_wrong``: other bytes than it had are there, so its time should be another too.
 
     Without that part it was hashed again meanwhile, and stays.
     """
@@ -192,7 +203,9 @@ def mark_dirty(connection: sa.Connection, file: int, sha1_: bytes, blake3_: byte
         return []
     undescribe(connection)
     gone = _delete_contents(connection, [file])
-    connection.execute(sa.update(shared_files).where(_f.id == file).values(is_dirty=1))
+    connection.execute(
+        sa.update(shared_files).where(_f.id == file).values(is_dirty=WRONG if is_wrong else 1)
+    )
     return gone
 
 

@@ -8,6 +8,7 @@ periodic scan finds it later. The one module that imports watchfiles.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -16,12 +17,15 @@ from pathlib import Path
 
 from bytestag.errors import BytestagError
 from bytestag.events.runtime import Runtime
+from bytestag.models.safe_names import fold
 from bytestag.tables.scanning import ScanResult
 from bytestag.tables.shared import SharedFilesKVPTable
 
 RESCAN_SECONDS = 3600.0
 DEBOUNCE_MILLISECONDS = 1000  # a burst of changes is one scan, at most this long after it began
 STEP_MILLISECONDS = 200
+REWATCH_SECONDS = 60.0
+"""After a watch broke, it is tried again."""
 BEGUN_MILLISECONDS = 5000  # without a change, the watch says so often that it goes on
 _logger = logging.getLogger(__name__)
 
@@ -104,7 +108,7 @@ class ShareWatcher:
                     group.create_task(self._follow(directories))
                 if files:  # their directory, for editors replace files by renaming
                     parents = dict.fromkeys(path.parent for path in files)
-                    group.create_task(self._follow(parents, {path.name for path in files}))
+                    group.create_task(self._follow(parents, {fold(path.name) for path in files}))
 
     def _find(self) -> tuple[list[Path], list[Path]]:
         """Return the shared directories and files that there are (any thread)."""
@@ -114,7 +118,7 @@ class ShareWatcher:
             if path.is_dir():
                 directories.append(path)
             elif path.exists():
-                files.append(path)
+                files += {path, Path(os.path.realpath(path))}
         return directories, files
 
     async def _follow(
@@ -128,7 +132,7 @@ class ShareWatcher:
         from watchfiles import Change, awatch  # costs 40 ms that only a sharing node should pay
 
         def counts(_change: Change, path: str) -> bool:
-            return names is None or os.path.basename(path) in names
+            return names is None or fold(os.path.basename(path)) in names
 
         changes = awatch(
             *directories,
@@ -141,12 +145,19 @@ class ShareWatcher:
             rust_timeout=BEGUN_MILLISECONDS,
             yield_on_timeout=True,
         )
-        has_begun = False
+        has_begun = is_broken = False
         try:
             async for change in changes:
                 if change or not has_begun:  # look for what came between the scan and the watch
                     self._wanted.set()
                 has_begun = True
-        except (OSError, RuntimeError) as error:  # too many directories: periodic scans are left
-            _logger.warning("! cannot watch the shared files: %s", error)
-            await self._shares_changed.wait()
+        except* (OSError, RuntimeError, UnicodeError) as errors:
+            # Too many directories, or a name that is not UTF-8: periodic scans are left.
+            _logger.warning("! cannot watch the shared files: %s", errors.exceptions[0])
+            is_broken = True
+        if is_broken:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REWATCH_SECONDS):
+                    await self._shares_changed.wait()
+            self._shares_changed.set()
+            self._wanted.set()

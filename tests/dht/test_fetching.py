@@ -10,7 +10,7 @@ from bytestag.config import PART_BYTES, local
 from bytestag.crypto.identity import MANY
 from bytestag.dht.fetching import Fetcher, Wanted
 from bytestag.dht.network import Sources
-from bytestag.dht.serving import GIVES
+from bytestag.dht.serving import GIVES, PLACES_MAX
 from bytestag.dht.source import GETS_AT_FIRST, GETS_NEAR, Source
 from bytestag.dht.source_book import MISTRUST_SECONDS, SourceBook
 from bytestag.errors import Corrupt, NotFound, Timeout, Unreachable
@@ -436,16 +436,18 @@ def test_when_a_server_is_gone_in_the_middle_of_many_another_is_asked():
 
 def test_a_peer_may_ask_for_less_than_its_places():
     """They are given back after the last byte came: else each fourth run would be refused."""
-    assert local().upload_slots * 3 // 4 >= GETS_PER_PEER_MAX + 4 * 4
+    assert local().upload_slots * 3 // 4 >= GETS_PER_PEER_MAX + PLACES_MAX
 
 
 def test_of_whom_is_busy_less_is_asked():
     source = Source(None, most=32)
-    for _ in range(3):
-        source.refused()
+    for number in range(3):
+        source.refused(number, number + 0.5)
     assert source.most == 4
-    for _ in range(3):
-        source.refused()
+    source.refused(2, 3)  # it was asked before the last refusal
+    assert source.most == 4
+    for number in range(3, 6):
+        source.refused(number, number + 0.5)
     assert source.most == 2
 
 

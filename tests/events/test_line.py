@@ -98,10 +98,10 @@ def test_who_shrinks_lets_others_in():
         async with line.place(8) as place:
             tasks = [asyncio.ensure_future(one(name)) for name in range(2)]
             await asyncio.sleep(0)
-            place.shrink(4)
+            place.resize(4)
             await asyncio.sleep(0)
             assert order == []
-            place.shrink(3)
+            place.resize(3)
             await asyncio.gather(*tasks)
         async with line.place():
             return order

@@ -117,6 +117,52 @@ def test_what_lies_beside_a_shared_file_is_not_watched(
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
+def test_a_shared_link_is_followed_to_its_file(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bytestag.tables.watching.BEGUN_MILLISECONDS", 200)
+    table = SharedFilesKVPTable(database, time.time)
+    (tmp_path / "deep").mkdir()
+    target = tmp_path / "deep" / "v1"
+    target.write_bytes(b"before")
+    (tmp_path / "current").symlink_to(target)
+    table.add_path(tmp_path / "current")
+
+    async def scenario() -> None:
+        async with Watched(table) as watched:
+            await watched.scans.get()
+            await watched.scans.get()  # the watch has begun
+            target.write_bytes(b"after")
+            await watched.until_found(b"after")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_a_name_that_is_not_utf8_does_not_end_the_watching(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bytestag.tables.watching.BEGUN_MILLISECONDS", 200)
+    monkeypatch.setattr("bytestag.tables.watching.REWATCH_SECONDS", 0.1)
+    table = SharedFilesKVPTable(database, time.time)
+    root = tmp_path / "share"
+    root.mkdir()
+    table.add_path(root)
+
+    async def scenario() -> None:
+        async with Watched(table) as watched:
+            await watched.scans.get()
+            await watched.scans.get()  # the watch has begun
+            Path(os.fsdecode(os.fsencode(root) + b"/f\xff")).write_bytes(b"odd")
+            (root / "new").write_bytes(b"after")
+            await watched.until_found(b"after")
+            (root / "newer").write_bytes(b"later")
+            await watched.until_found(b"later")
+
+    asyncio.run(scenario())
+
+
 def test_without_events_a_periodic_scan_finds_the_change(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
