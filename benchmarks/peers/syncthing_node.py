@@ -1,7 +1,8 @@
 """A syncthing on loopback: ``receive HOME DEVICE PORT FILE BYTES`` takes a file from another one.
 
 Discovery, relays, port mapping, reports and upgrades are off. Each has a home of its own, with a
-device ID made beforehand; the one that receives is started for it, and stopped. Each is told of the other, and of the folder, through its REST interface.
+device ID made beforehand; the one that receives is started for it, and stopped. Each is told of the
+other, and of the folder, through its REST interface.
 """
 
 from __future__ import annotations

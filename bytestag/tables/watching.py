@@ -24,7 +24,7 @@ from bytestag.tables.shared import SharedFilesKVPTable
 RESCAN_SECONDS = 3600.0
 DEBOUNCE_MILLISECONDS = 1000  # a burst of changes is one scan, at most this long after it began
 STEP_MILLISECONDS = 200
-REWATCH_SECONDS = 60.0
+REWATCH_SECONDS = 300.0
 """After a watch broke, it is tried again."""
 BEGUN_MILLISECONDS = 5000  # without a change, the watch says so often that it goes on
 _logger = logging.getLogger(__name__)
