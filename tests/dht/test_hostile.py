@@ -203,6 +203,47 @@ def test_a_run_that_trickles_holds_its_places_no_longer_than_its_largest_value_m
     run(main, conditions=CALM)
 
 
+def test_of_bytes_of_large_values_few_are_read_at_one_go():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief = await cluster.start(), await cluster.start()
+            rows = values(1, size=2**20)
+            ((kvpid, _),) = rows.items()
+            add_values(holder, rows)
+            link = await link_between(thief, holder)
+            batches = []
+            read = holder._serving._reader._work
+            holder._serving._reader._work = lambda gets: batches.append(len(gets)) or read(gets)
+            for number in range(40):
+                id_ = number.to_bytes(20, "big")
+                link.send(m.Get(id_, number, kvpid.key, None, b"", number, 1))
+            await asyncio.sleep(1)
+            assert sum(batches) == 40
+            assert max(batches) <= 8  # 8 MiB
+
+    run(main, conditions=CALM)
+
+
+def test_a_small_value_that_was_asked_for_as_if_it_were_large_holds_its_place_no_longer():
+    async def main(world):
+        async with Cluster(world) as cluster:
+            holder, thief = await cluster.start(), await cluster.start()
+            rows = values(1, size=4000)
+            ((kvpid, _),) = rows.items()
+            add_values(holder, rows)
+            link = await link_between(thief, holder)
+            world.network.inject = lambda *datagram: None
+            link.send(m.Get(bytes(20), 0, kvpid.key, None, b"", 0, 2**20))
+            (there,) = holder.sessions._links.values()
+            holder._serving.handle(there, m.Get(bytes(20), 0, kvpid.key, None, b"", 0, 2**20))
+            await asyncio.sleep(1)
+            assert holder.upload_slot.current_tasks
+            await asyncio.sleep(holder.config.transfer_idle_seconds + 2)
+            assert holder._serving.counters["uploads given up"] == 1
+
+    run(main, conditions=CALM)
+
+
 def test_a_byte_of_a_large_value_keeps_no_more_than_that_in_memory():
     async def main(world):
         async with Cluster(world) as cluster:
