@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -141,6 +142,15 @@ def test_large_values_take_more_of_the_upload_slot():
     run(main, conditions=CALM)
 
 
+@asynccontextmanager
+async def asked_by_one(world, rows):
+    """Have a holder of rows, one who asks, and the session between them."""
+    async with Cluster(world) as cluster:
+        holder, asker = await cluster.start(), await cluster.start()
+        add_values(holder, rows)
+        yield holder, await link_between(asker, holder)
+
+
 def long_run(rows, number=0, more=()):
     """Return a question for whole parts, as many as a run may have."""
     wants = [m.Want(kvpid.key, kvpid.index, b"", len(value)) for kvpid, value in rows.items()]
@@ -170,11 +180,8 @@ def test_long_runs_for_many_names_leave_room_for_who_asks_for_little():
 
 def test_a_run_of_more_than_it_may_have_is_refused():
     async def main(world):
-        async with Cluster(world) as cluster:
-            holder, thief = await cluster.start(), await cluster.start()
-            rows = values(16, size=PART_BYTES)
-            add_values(holder, rows)
-            link = await link_between(thief, holder)
+        rows = values(16, size=PART_BYTES)
+        async with asked_by_one(world, rows) as (_, link):
             wants = long_run(rows).wants
             found = await link.get_many(wants, idle_seconds=5)
             assert [bytes(value) for value in found] == list(rows.values())
@@ -186,11 +193,8 @@ def test_a_run_of_more_than_it_may_have_is_refused():
 
 def test_a_run_that_trickles_holds_its_places_no_longer_than_its_largest_value_may():
     async def main(world):
-        async with Cluster(world) as cluster:
-            holder, thief = await cluster.start(), await cluster.start()
-            rows = values(16, size=PART_BYTES)
-            add_values(holder, rows)
-            link = await link_between(thief, holder)
+        rows = values(16, size=PART_BYTES)
+        async with asked_by_one(world, rows) as (holder, link):
             let_trickle(world, holder.address, 9.0)
             link.send(long_run(rows))
             patience = holder.config.transfer_idle_seconds + PART_BYTES / RATE_MIN
@@ -205,12 +209,9 @@ def test_a_run_that_trickles_holds_its_places_no_longer_than_its_largest_value_m
 
 def test_of_bytes_of_large_values_few_are_read_at_one_go():
     async def main(world):
-        async with Cluster(world) as cluster:
-            holder, thief = await cluster.start(), await cluster.start()
-            rows = values(1, size=2**20)
+        rows = values(1, size=2**20)
+        async with asked_by_one(world, rows) as (holder, link):
             ((kvpid, _),) = rows.items()
-            add_values(holder, rows)
-            link = await link_between(thief, holder)
             batches = []
             read = holder._serving._reader._work
             holder._serving._reader._work = lambda gets: batches.append(len(gets)) or read(gets)
@@ -226,12 +227,9 @@ def test_of_bytes_of_large_values_few_are_read_at_one_go():
 
 def test_a_small_value_that_was_asked_for_as_if_it_were_large_holds_its_place_no_longer():
     async def main(world):
-        async with Cluster(world) as cluster:
-            holder, thief = await cluster.start(), await cluster.start()
-            rows = values(1, size=4000)
+        rows = values(1, size=4000)
+        async with asked_by_one(world, rows) as (holder, link):
             ((kvpid, _),) = rows.items()
-            add_values(holder, rows)
-            link = await link_between(thief, holder)
             world.network.inject = lambda *datagram: None
             link.send(m.Get(bytes(20), 0, kvpid.key, None, b"", 0, 2**20))
             (there,) = holder.sessions._links.values()
@@ -246,14 +244,11 @@ def test_a_small_value_that_was_asked_for_as_if_it_were_large_holds_its_place_no
 
 def test_a_byte_of_a_large_value_keeps_no_more_than_that_in_memory():
     async def main(world):
-        async with Cluster(world) as cluster:
-            holder, thief = await cluster.start(), await cluster.start()
-            rows = values(1, size=2**20)
+        rows = values(1, size=2**20)
+        async with asked_by_one(world, rows) as (holder, link):
             ((kvpid, value),) = rows.items()
-            add_values(holder, rows)
-            link = await link_between(thief, holder)
             await asyncio.sleep(1)
-            there = holder.sessions.link_to(thief.identity.node_id)
+            (there,) = holder.sessions._links.values()
             kept = []
             there.session.upload = lambda id_, slot, pieces, unit_bytes: kept.extend(pieces)
             link.send(m.Get(bytes(20), 0, kvpid.key, None, b"", 7, 1))
