@@ -132,14 +132,14 @@ class ShareWatcher:
         from watchfiles import Change, awatch  # costs 40 ms that only a sharing node should pay
 
         def counts(_change: Change, path: str) -> bool:
-            return names is None or fold(os.path.basename(path)) in names
+            return fold(os.path.basename(path)) in (names or ())
 
         changes = awatch(
             *directories,
             stop_event=self._shares_changed,
             debounce=DEBOUNCE_MILLISECONDS,
             step=STEP_MILLISECONDS,
-            watch_filter=counts,
+            watch_filter=counts if names is not None else None,
             recursive=names is None,
             ignore_permission_denied=True,
             rust_timeout=BEGUN_MILLISECONDS,
