@@ -43,12 +43,11 @@ class Source:
         """How many values the next request asks for: another is under way meanwhile."""
         return max(min(-(-self.most // REQUESTS_MIN), self.most - self.active), 1)
 
-    def refused(self, began: float, now: float) -> None:
-        """It had no room for so many: others ask it as well."""
-        self._ask_less(began, now)
+    def ask_less(self, began: float, now: float) -> None:
+        """It is slow, or has no room for so many: others ask it as well.
 
-    def _ask_less(self, began: float, now: float) -> None:
-        """What began before less was asked for says nothing of that."""
+        What began before less was asked for says nothing of that.
+        """
         if began >= self.slowed_at:
             self.most, self.slowed_at = max(self.most // 2, GETS_MIN), now
 
@@ -62,7 +61,7 @@ class Source:
         seconds = now - began
         is_far = rtt_seconds >= FAR_SECONDS and seconds < PATIENCE_RTTS * rtt_seconds
         if seconds > max(PATIENCE_RTTS * rtt_seconds, SLOW_SECONDS):
-            self._ask_less(began, now)
+            self.ask_less(began, now)
         elif not is_far and self.most > GETS_NEAR:
             self.most = max(self.most - values, GETS_NEAR)
         elif 2 * (self.active + values) >= self.most and (is_far or seconds < QUICK_SECONDS):

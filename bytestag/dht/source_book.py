@@ -153,7 +153,7 @@ class SourceBook:
         except NotFound:
             raise
         except Busy:
-            source.refused(began, self._runtime.monotonic())
+            source.ask_less(began, self._runtime.monotonic())
             raise
         except BytestagError as error:
             self.mistrust(source, error)

@@ -442,12 +442,12 @@ def test_a_peer_may_ask_for_less_than_its_places():
 def test_of_whom_is_busy_less_is_asked():
     source = Source(None, most=32)
     for number in range(3):
-        source.refused(number, number + 0.5)
+        source.ask_less(number, number + 0.5)
     assert source.most == 4
-    source.refused(2, 3)  # it was asked before the last refusal
+    source.ask_less(2, 3)  # it was asked before the last refusal
     assert source.most == 4
     for number in range(3, 6):
-        source.refused(number, number + 0.5)
+        source.ask_less(number, number + 0.5)
     assert source.most == 2
 
 
