@@ -194,9 +194,8 @@ def mark_dirty(
 ) -> list[KVPID]:
     """Stop serving a file until it is hashed again; return what it served.
 
-    ``is_wrong``: other bytes than it had are there, so its time should be another too.
-
-    Without that part it was hashed again meanwhile, and stays.
+    Without that part it was hashed again meanwhile, and stays. ``is_wrong``: there are other bytes
+    now, so its time should be another too.
     """
     is_part = sa.and_(_p.file == file, _p.sha1 == sha1_, _p.blake3 == blake3_)
     if connection.execute(sa.select(_p.file).where(is_part).limit(1)).first() is None:
