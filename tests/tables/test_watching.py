@@ -43,6 +43,11 @@ class Watched:
         await asyncio.gather(self.task, return_exceptions=True)
         self.runtime.close()
 
+    async def begun(self) -> None:
+        """Wait for the first scan, and for that which the beginning of the watch brings."""
+        await self.scans.get()
+        await self.scans.get()
+
     async def until_found(self, value: bytes) -> None:
         async with asyncio.timeout(FOUND_SECONDS):
             while KVPID(key_of(value), key_of(value)) not in self.table:
@@ -91,12 +96,17 @@ def test_a_new_share_is_scanned_and_watched(tmp_path: Path, database: Database) 
     asyncio.run(scenario())
 
 
+@pytest.fixture
+def table(database: Database, monkeypatch: pytest.MonkeyPatch) -> SharedFilesKVPTable:
+    """A table the watch of which says soon that it has begun."""
+    monkeypatch.setattr("bytestag.tables.watching.BEGUN_MILLISECONDS", 200)
+    return SharedFilesKVPTable(database, time.time)
+
+
 @pytest.mark.slow
 def test_what_lies_beside_a_shared_file_is_not_watched(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, table: SharedFilesKVPTable
 ) -> None:
-    monkeypatch.setattr("bytestag.tables.watching.BEGUN_MILLISECONDS", 200)
-    table = SharedFilesKVPTable(database, time.time)
     (tmp_path / "home" / "deep").mkdir(parents=True)
     path = tmp_path / "home" / "file"
     path.write_bytes(b"before")
@@ -104,8 +114,7 @@ def test_what_lies_beside_a_shared_file_is_not_watched(
 
     async def scenario() -> None:
         async with Watched(table) as watched:
-            await watched.scans.get()
-            await watched.scans.get()  # the watch has begun
+            await watched.begun()
             (tmp_path / "home" / "deep" / "file").write_bytes(b"deeper")
             (tmp_path / "home" / "other").write_bytes(b"beside")
             await asyncio.sleep(1.5)
@@ -118,11 +127,7 @@ def test_what_lies_beside_a_shared_file_is_not_watched(
 
 
 @pytest.mark.slow
-def test_a_shared_link_is_followed_to_its_file(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bytestag.tables.watching.BEGUN_MILLISECONDS", 200)
-    table = SharedFilesKVPTable(database, time.time)
+def test_a_shared_link_is_followed_to_its_file(tmp_path: Path, table: SharedFilesKVPTable) -> None:
     (tmp_path / "deep").mkdir()
     target = tmp_path / "deep" / "v1"
     target.write_bytes(b"before")
@@ -131,8 +136,7 @@ def test_a_shared_link_is_followed_to_its_file(
 
     async def scenario() -> None:
         async with Watched(table) as watched:
-            await watched.scans.get()
-            await watched.scans.get()  # the watch has begun
+            await watched.begun()
             target.write_bytes(b"after")
             await watched.until_found(b"after")
 
@@ -141,19 +145,16 @@ def test_a_shared_link_is_followed_to_its_file(
 
 @pytest.mark.slow
 def test_a_name_that_is_not_utf8_does_not_end_the_watching(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, table: SharedFilesKVPTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bytestag.tables.watching.BEGUN_MILLISECONDS", 200)
     monkeypatch.setattr("bytestag.tables.watching.REWATCH_SECONDS", 0.1)
-    table = SharedFilesKVPTable(database, time.time)
     root = tmp_path / "share"
     root.mkdir()
     table.add_path(root)
 
     async def scenario() -> None:
         async with Watched(table) as watched:
-            await watched.scans.get()
-            await watched.scans.get()  # the watch has begun
+            await watched.begun()
             Path(os.fsdecode(os.fsencode(root) + b"/f\xff")).write_bytes(b"odd")
             (root / "new").write_bytes(b"after")
             await watched.until_found(b"after")
